@@ -1,0 +1,161 @@
+"""Tests of dreamjax.prompts."""
+
+import re
+
+import hypothesis
+from hypothesis import strategies
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dreamjax import config
+from dreamjax import prompts
+
+FOUR = config.PromptConfig()
+LINEAR = config.PromptConfig(blend="linear")
+
+
+def numbered(settings):
+  """A prompt whose k-th view is the constant k, overhead 100, empty -1."""
+  bins = len(settings.views)
+  return prompts.Prompt(
+      views=jnp.broadcast_to(
+          jnp.arange(bins, dtype=jnp.float32)[:, None, None], (bins, 2, 3)
+      ),
+      overhead=jnp.full((2, 3), 100.0),
+      empty=jnp.full((2, 3), -1.0),
+  )
+
+
+def selected(settings, azimuth_degrees, elevation_degrees=0.0):
+  azimuth = jnp.radians(jnp.asarray(azimuth_degrees, jnp.float32))
+  elevation = jnp.broadcast_to(
+      jnp.radians(jnp.float32(elevation_degrees)), azimuth.shape
+  )
+  chosen = jax.jit(prompts.select, static_argnums=1)(
+      numbered(settings), settings, azimuth, elevation
+  )
+  assert chosen.shape == (*azimuth.shape, 2, 3)
+  assert chosen.dtype == jnp.float32
+  return np.asarray(chosen[:, 0, 0])
+
+
+def test_view_words_follow_the_prompt():
+  settings = config.PromptConfig(
+      views=((0.0, "front view"), (180.0, "back view")), negative="blurry"
+  )
+  assert prompts.texts("  a red\tmug ", settings) == [
+      "a red mug, front view",
+      "a red mug, back view",
+      "a red mug, overhead view",
+      "blurry",
+  ]
+
+
+def test_all_texts_are_embedded_in_one_call():
+  calls = []
+
+  def tokenize(texts):
+    calls.append(texts)
+    return np.array([[len(text), i] for i, text in enumerate(texts)], np.int32)
+
+  prompt = prompts.embed(
+      "a mug", FOUR, lambda token: jnp.float32(token)[..., None], tokenize
+  )
+  assert len(calls) == 1
+  np.testing.assert_array_equal(prompt.views[:, 1, 0], [0, 1, 2, 3])
+  assert prompt.overhead[1, 0] == 4
+  np.testing.assert_array_equal(prompt.empty[:, 0], [0, 5])  # "" has length 0
+
+
+@pytest.mark.parametrize("text", ["", "  \n\t"])
+def test_blank_prompt_is_refused(text):
+  with pytest.raises(ValueError, match="prompt is empty"):
+    prompts.texts(text, FOUR)
+
+
+def test_nearest_bins_are_quadrants_around_their_centres():
+  azimuth = [0, 44.9, 45.1, 134.9, 135.1, 180, -180, -135.1, -134.9, -45.1, -1]
+  wanted = [0, 0, 1, 1, 2, 2, 2, 2, 3, 3, 0]
+  np.testing.assert_array_equal(selected(FOUR, azimuth), wanted)
+
+
+def test_azimuth_may_be_any_turn():
+  turns = np.array([100.0, 100.0 - 720, 100.0 + 360])
+  for settings in (FOUR, LINEAR):
+    np.testing.assert_allclose(
+        selected(settings, turns), selected(settings, [100.0] * 3), atol=1e-5
+    )
+
+
+def test_linear_blend_interpolates_between_neighbours():
+  azimuth = [0, 45, 90, 117, 180, 270]
+  wanted = [0, 0.5, 1, 1.3, 2, 3]
+  np.testing.assert_allclose(selected(LINEAR, azimuth), wanted, atol=1e-5)
+
+
+def test_linear_blend_closes_the_circle():
+  # Between bin 3 at 270 degrees and bin 0 at 360.
+  wanted = [3 * 2 / 3, 3 * 1 / 3, 0]
+  np.testing.assert_allclose(
+      selected(LINEAR, [300, -30, 360]), wanted, atol=1e-5
+  )
+
+
+def test_linear_blend_takes_bins_in_any_order_and_at_any_offset():
+  settings = config.PromptConfig(
+      views=((200.0, "b"), (20.0, "a"), (320.0, "c")), blend="linear"
+  )
+  # 350 lies half way from "c" (index 2) to "a" (index 1, 60 degrees on).
+  np.testing.assert_allclose(
+      selected(settings, [20, 200, 320, 350, 110]),
+      [1, 0, 2, 1.5, 0.5],
+      atol=1e-5,
+  )
+
+
+def test_one_bin_serves_every_azimuth():
+  settings = config.PromptConfig(views=((30.0, "view"),), blend="linear")
+  np.testing.assert_array_equal(selected(settings, [0, 30, 200]), [0, 0, 0])
+
+
+def test_overhead_words_take_over_above_the_threshold():
+  assert selected(FOUR, [90.0], 59.9) == 1
+  assert selected(FOUR, [90.0], 60.1) == 100
+  assert selected(LINEAR, [30.0], 85.0) == 100
+
+
+def test_prompts_file_is_read_once_each_in_order(tmp_path):
+  path = tmp_path / "prompts.txt"
+  lines = "\ufeffa red mug\r\n\r\n  a blue  car\r\na red mug\n\tein Käse 🧀"
+  path.write_bytes(lines.encode())
+  assert prompts.read_file(path) == ["a red mug", "a blue car", "ein Käse 🧀"]
+
+
+def test_prompts_file_names_its_fault(tmp_path):
+  path = tmp_path / "prompts.txt"
+  with pytest.raises(ValueError, match="prompts.txt: No such file"):
+    prompts.read_file(path)
+  path.write_bytes(b"\n \n")
+  with pytest.raises(ValueError, match="holds no prompt"):
+    prompts.read_file(path)
+  path.write_bytes(b"caf\xe9")
+  with pytest.raises(ValueError, match="not UTF-8"):
+    prompts.read_file(path)
+
+
+def test_slug_keeps_the_words():
+  assert prompts.slug("A Café-au-lait, hot!").startswith("a-cafe-au-lait-hot-")
+  assert prompts.slug("🧀").startswith("prompt-")
+
+
+@hypothesis.settings(max_examples=500, deadline=None)
+@hypothesis.given(strategies.text(strategies.characters(categories=None)))
+def test_slug_is_always_one_safe_path_component(text):
+  assert re.fullmatch("[a-z0-9][a-z0-9-]{0,63}-[0-9a-f]{8}", prompts.slug(text))
+
+
+def test_slugs_of_different_prompts_differ():
+  found = {prompts.slug(text) for text in ("A mug", "a mug", "a  mug", "a-mug")}
+  assert len(found) == 4
