@@ -1,0 +1,97 @@
+"""The compiled kernels: load, check, register, call.
+
+The environment variable DREAMJAX_KERNELS chooses: "auto" (default) uses each
+compiled kernel that fits this process and says in one line what is missing,
+"off" uses the jax.numpy definitions, "require" fails where "auto" would fall
+back.
+"""
+
+import os
+import pathlib
+import re
+
+from absl import logging
+import jax
+
+MODES = ("auto", "off", "require")
+
+
+def runtime_version():
+  """(major, minor) of the XLA FFI that the running jaxlib speaks."""
+  header = pathlib.Path(jax.ffi.include_dir()) / "xla/ffi/api/c_api.h"
+  text = header.read_text(encoding="utf-8")
+  return tuple(
+      int(re.search(rf"define XLA_FFI_API_{part} (\d+)", text).group(1))
+      for part in ("MAJOR", "MINOR")
+  )
+
+
+def _load():
+  """Registers what fits.
+
+  Returns:
+    (platforms served by compiled kernels, one line that says what is not).
+  """
+  mode = os.environ.get("DREAMJAX_KERNELS", "auto")
+  if mode not in MODES:
+    raise ValueError(f"DREAMJAX_KERNELS is {mode!r}, want one of {MODES}.")
+  if mode == "off":
+    return (), "switched off by DREAMJAX_KERNELS=off"
+  try:
+    from dreamjax import _kernels  # pylint: disable=g-import-not-at-top
+  except ImportError as error:
+    return (), f"not loaded: {error}"
+  # A handler that is newer than the runtime would register without a word
+  # and then keep the whole backend from starting.
+  built, running = _kernels.ffi_version(), runtime_version()
+  if built[0] != running[0] or built[1] > running[1]:
+    return (), (
+        f"built for XLA FFI {built[0]}.{built[1]}, this jaxlib speaks"
+        f" {running[0]}.{running[1]}; reinstall dreamjax or update jax"
+    )
+  platforms = []
+  for platform, targets in _kernels.targets().items():
+    for name, capsule in targets.items():
+      jax.ffi.register_ffi_target(name, capsule, platform=platform)
+    platforms.append(platform)
+  return tuple(platforms), _kernels.cuda_problem()
+
+
+_PLATFORMS, _PROBLEM = _load()
+if _PROBLEM and os.environ.get("DREAMJAX_KERNELS") == "require":
+  raise ImportError(f"DREAMJAX_KERNELS=require, but kernels are {_PROBLEM}.")
+if not _PLATFORMS:
+  logging.warning("dreamjax: compiled kernels %s; using jax.numpy.", _PROBLEM)
+
+
+def status():
+  """One line: which platforms run compiled kernels, and why others do not."""
+  served = ", ".join(_PLATFORMS) or "none"
+  return f"compiled kernels: {served}" + (f" ({_PROBLEM})" if _PROBLEM else "")
+
+
+def call(target, definition, results, *arguments, **attributes):
+  """Runs a compiled kernel where the platform has it, else its definition.
+
+  Args:
+    target: name of the FFI target.
+    definition: function of the arguments with the same results.
+    results: pytree of jax.ShapeDtypeStruct.
+    *arguments: arrays; batch axes first.
+    **attributes: numpy scalars and arrays of exactly the handler's types.
+  Returns:
+    What `definition` returns.
+  """
+  if not _PLATFORMS:
+    return definition(*arguments)
+
+  def kernel(*arguments):
+    return jax.ffi.ffi_call(target, results, vmap_method="broadcast_all")(
+        *arguments, **attributes
+    )
+
+  return jax.lax.platform_dependent(
+      *arguments,
+      default=definition,
+      **{platform.lower(): kernel for platform in _PLATFORMS},
+  )
