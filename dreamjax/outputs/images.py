@@ -51,6 +51,19 @@ def save_image(path, image):
   files.write_bytes(path, buffer.getvalue())
 
 
+def enlarge(images, size):
+  """Images whose smaller side is at least `size`, by repeating pixels.
+
+  Args:
+    images: f32[N, H, W, 3].
+    size: pixels.
+  Returns:
+    f32[N, k H, k W, 3] with the smallest whole factor k that is enough.
+  """
+  factor = max(-(-size // min(images.shape[1:3])), 1)
+  return images.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
 def image_grid(
     images, columns, labels=(), *, column_labels=(), row_labels=(), title="",
     cell_size=128
@@ -87,7 +100,7 @@ def image_grid(
     if len(words) not in (0, count):
       raise ValueError(f"image_grid: {len(words)} {name}, want 0 or {count}.")
 
-  images = _enlarge(images, cell_size)
+  images = enlarge(images, cell_size)
   height, width = images.shape[1:3]
   cells = list(images)
   if labels:
@@ -114,12 +127,6 @@ def image_grid(
       _join(lines, axis=0), ((_GAP, _GAP), (_GAP, _GAP), (0, 0)),
       constant_values=1.0,
   )
-
-
-def _enlarge(images, cell_size):
-  """Images whose smaller side is at least `cell_size`, pixels repeated."""
-  factor = -(-cell_size // min(images.shape[1:3]))
-  return images.repeat(max(factor, 1), axis=1).repeat(max(factor, 1), axis=2)
 
 
 def _join(parts, axis):
