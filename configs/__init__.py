@@ -1,0 +1,1 @@
+"""Recipes: one file each, with a `get_config()` and its story."""
