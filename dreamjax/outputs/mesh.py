@@ -232,4 +232,5 @@ def vertex_normals(vertices, faces):
       for axis in range(3)
   ], axis=-1)
   length = np.linalg.norm(total, axis=-1, keepdims=True)
-  return np.where(length > 0, total / np.maximum(length, 1e-30), [0.0, 0.0, 1.0])
+  up = [0.0, 0.0, 1.0]  # for a vertex whose faces cancel out
+  return np.where(length > 0, total / np.maximum(length, 1e-30), up)

@@ -88,8 +88,8 @@ def _write_mp4(encoder, path, frames, frames_per_second):
       -c:v libx264 -crf 16 -threads 1 -movflags +faststart
       -fflags +bitexact -flags:v +bitexact""".split()
   done = subprocess.run(
-      [*command, str(path.absolute())], input=frames.tobytes(), capture_output=True,
-      check=False,
+      [*command, str(path.absolute())], input=frames.tobytes(),
+      capture_output=True, check=False,
   )
   if done.returncode:
     raise OSError(

@@ -68,8 +68,15 @@ def test_arrays_have_the_promised_types():
   assert len(surface.colors) == len(surface.normals) == len(surface.vertices)
 
 
-def test_vertices_take_the_albedo_of_the_field():
-  surface = extract(ball([0, 0, 0], 0.5))
+def test_vertices_take_the_albedo_from_inside():
+  field = ball([0, 0, 0], 0.5)
+
+  def unpainted_outside(position):
+    density, albedo = field(position)
+    outside = np.linalg.norm(position, axis=-1) > 0.495
+    return density, np.where(outside[:, None], 1.0, albedo)
+
+  surface = extract(unpainted_outside)
   np.testing.assert_allclose(
       surface.colors, np.broadcast_to([0.8, 0.4, 0.2], surface.colors.shape),
       rtol=1e-6,
