@@ -1,0 +1,162 @@
+"""The folder of a run: what it belongs to, and who may write there.
+
+    WORKDIR/config.json    the run: prompts, seed, weights, config
+    WORKDIR/.lock          held while a process uses the folder
+    WORKDIR/checkpoints/   see checkpoint.py
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import socket
+import tempfile
+from typing import Any, Iterator, NamedTuple
+
+from dreamjax import checkpoint
+from dreamjax import config as config_lib
+from dreamjax import config_io
+from dreamjax.outputs import files
+
+
+class Run(NamedTuple):
+  """All that determines a run's result.
+
+  Attributes:
+    config: the config.
+    prompts: the prompts, in the order of the state's leading axis.
+    seed: the seed.
+    weights: `fingerprint` of the weights folder.
+  """
+
+  config: config_lib.Config
+  prompts: tuple[str, ...]
+  seed: int
+  weights: str
+
+
+def fingerprint(folder: str | os.PathLike) -> str:
+  """SHA-256 over the weights, configs and vocabulary of a model folder."""
+  folder = pathlib.Path(folder)
+  digest = hashlib.sha256()
+  for path in sorted(folder.rglob("*")):
+    if path.suffix in (".json", ".txt", ".safetensors") and path.is_file():
+      name = path.relative_to(folder)
+      digest.update(f"{name} {checkpoint.sha256(path)}\n".encode())
+  return digest.hexdigest()
+
+
+def read_run(folder: str | os.PathLike) -> Run:
+  """The run that a workdir belongs to.
+
+  Raises:
+    checkpoint.Refused: there is none, or a newer version wrote it.
+  """
+  path = pathlib.Path(folder) / "config.json"
+  try:
+    record = json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise checkpoint.Refused(f"{folder} holds no run: {error}.") from error
+  checkpoint.check_format(record, path)
+  return Run(
+      config=config_io.from_dict(record["config"]),
+      prompts=tuple(record["prompts"]),
+      seed=record["seed"],
+      weights=record["weights"],
+  )
+
+
+@contextlib.contextmanager
+def open_for(
+    run: Run, folder: str | os.PathLike, restore: str = "auto"
+) -> Iterator[checkpoint.Store]:
+  """Locks a folder for a run and gives access to its checkpoints.
+
+  Args:
+    run: what is to be run.
+    folder: a new or empty folder, or one of the same run.
+    restore: "auto" continues the run that the folder holds; "never" throws
+      away its checkpoints and starts anew, whatever run it was; a path (a
+      workdir) says where a new run takes its first state from.
+  Raises:
+    checkpoint.Refused: the folder cannot be written, is in use, is of another
+      run, or holds other files; or `restore` has no checkpoints.
+  """
+  folder = pathlib.Path(folder)
+  known = folder / "config.json"
+  checkpoints = folder / "checkpoints"
+  record = _record(run)
+  source = None
+  if restore not in ("auto", "never"):
+    source = pathlib.Path(restore) / "checkpoints"
+    if not source.is_dir():
+      raise checkpoint.Refused(f"--restore={restore}: no checkpoints there.")
+  with contextlib.ExitStack() as stack:
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      with tempfile.TemporaryFile(dir=folder):
+        pass  # Only to see that this works, before hours of work.
+      stack.enter_context(_lock(folder / ".lock"))
+    except OSError as error:
+      raise checkpoint.Refused(
+          f"workdir {folder} is not writable: {error.strerror}."
+      ) from error
+    if not known.exists():
+      _check_empty(folder)
+    elif restore == "never":
+      shutil.rmtree(checkpoints, ignore_errors=True)
+    else:
+      _check_same(_record(read_run(folder)), record, folder)
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    files.write_bytes(known, text.encode())
+    keep = run.config.train.keep_checkpoints
+    yield checkpoint.Store(checkpoints, record, keep, source)
+
+
+def _record(run: Run) -> dict[str, Any]:
+  return {
+      "format": checkpoint.FORMAT,
+      "prompts": list(run.prompts),
+      "seed": run.seed,
+      "weights": run.weights,
+      "config": config_io.to_dict(run.config),
+  }
+
+
+def _check_empty(folder: pathlib.Path) -> None:
+  if any(not path.name.startswith(".") for path in folder.iterdir()):
+    raise checkpoint.Refused(
+        f"workdir {folder} holds files but no run; name a new folder."
+    )
+
+
+def _check_same(old: Any, new: Any, folder: pathlib.Path) -> None:
+  lines = [
+      f"\n  {name}: {there!r} there, {here!r} now"
+      for name, there, here in config_io.differences(old, new)
+  ]
+  if lines:
+    raise checkpoint.Refused(
+        f"workdir {folder} is of another run; nothing was changed. Name another"
+        f" --workdir, or start anew with --restore=never.{''.join(lines)}"
+    )
+
+
+@contextlib.contextmanager
+def _lock(path: pathlib.Path) -> Iterator[None]:
+  """Holds a lock on the file; the system lets go when the process ends."""
+  with path.open("a+", encoding="utf-8") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      file.seek(0)
+      raise checkpoint.Refused(
+          f"workdir {path.parent} is in use by {file.read()}."
+      ) from error
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    yield
