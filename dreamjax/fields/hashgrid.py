@@ -1,0 +1,99 @@
+"""Hash grid and a small network (Müller et al. 2022, "Instant-NGP")."""
+
+from flax import linen as nn
+from jax import random
+import jax
+import jax.numpy as jnp
+
+from dreamjax import schedules
+from dreamjax.fields import field
+from dreamjax.ops import hash_encode
+
+# Instant-NGP, section 4.
+_TABLE_SPREAD = 1e-4
+
+
+class _Network(nn.Module):
+  """ReLU layers without biases: features -> (density, red, green, blue).
+
+  One trunk for density and colour takes half the arithmetic of two.
+  """
+
+  width: int
+  layers: int
+
+  @nn.compact
+  def __call__(self, feature, gain):
+    """Raw outputs f32[N, 4] of features f32[N, C], scaled by gain f32[C]."""
+    sizes = [feature.shape[-1]] + [self.width] * self.layers + [4]
+    hidden = feature
+    for layer, shape in enumerate(zip(sizes[:-1], sizes[1:])):
+      kernel = self.param(
+          f"kernel_{layer}", nn.initializers.he_normal(), shape
+      )
+      if layer == 0:
+        # Scaling 32 rows of weights spares a pass over all the features.
+        hidden = hidden @ (gain[:, None] * kernel)
+      else:
+        hidden = nn.relu(hidden) @ kernel
+    return hidden
+
+
+def _gain(config, progress):
+  """f32[L F], 1 for open levels, 0 for masked ones.
+
+  The number of open levels is a schedule; its fraction fades the next level
+  in, so that the scene never jumps.
+  """
+  opened = schedules.value(config.active_levels, progress)
+  level = jnp.arange(config.levels, dtype=jnp.float32)
+  return jnp.repeat(jnp.clip(opened - level, 0.0, 1.0), config.features)
+
+
+def make(config, bound):
+  """A hash grid over the cube [-bound, bound]^3.
+
+  Args:
+    config: config.FieldConfig.
+    bound: half the side of the cube, units.
+  Returns:
+    field.Field.
+  Raises:
+    ValueError: the config does not describe a hash grid.
+  """
+  field.check(config)
+  grid = hash_encode.make_grid(
+      config.levels,
+      config.features,
+      config.log2_table_size,
+      config.base_resolution,
+      config.max_resolution,
+      config.smoothstep,
+  )
+  network = _Network(config.width, config.layers)
+
+  def init(key):
+    key_table, key_network = random.split(key)
+    table = random.uniform(
+        key_table,
+        (grid.num_entries, grid.features),
+        minval=-_TABLE_SPREAD,
+        maxval=_TABLE_SPREAD,
+    )
+    feature = jnp.zeros((1, grid.num_features), jnp.float32)
+    variables = network.init(key_network, feature, feature[0])
+    return {"table": table, "network": variables["params"]}
+
+  def query(params, position, progress):
+    feature = hash_encode.hash_encode(
+        params["table"], position / (2 * bound) + 0.5, grid
+    )
+    raw = network.apply(
+        {"params": params["network"]}, feature, _gain(config, progress)
+    )
+    return (
+        field.density(raw[:, 0], position, config),
+        jax.nn.sigmoid(raw[:, 1:]),
+    )
+
+  return field.Field(init, query)
