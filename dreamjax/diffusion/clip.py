@@ -67,9 +67,9 @@ def read_config(values):
         f"text_encoder/config.json: model_type is {kind!r} with architectures"
         f" {names}, want 'clip_text_model' with ['CLIPTextModel']."
     )
-  fields = {field.name for field in dataclasses.fields(CLIPConfig)}
-  known = {key: value for key, value in values.items() if key in fields}
-  return settings.read("text_encoder/config.json", known, CLIPConfig, {})
+  return settings.read(
+      "text_encoder/config.json", values, CLIPConfig, {}, ignore_others=True
+  )
 
 
 class CLIPText(nn.Module):
