@@ -66,6 +66,7 @@ def get_config():
           weighting="sds",
           t_min=config.constant(0.02),
           t_max=config.constant(0.98),
+          dtype="bfloat16",
       ),
       loss=config.LossConfig(
           orientation=config.Schedule(1e-4, 1e-2, finish=5000 / _STEPS),

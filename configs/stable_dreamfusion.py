@@ -71,6 +71,7 @@ def get_config():
           weighting="sds",
           t_min=config.constant(0.02),
           t_max=config.constant(0.98),
+          dtype="bfloat16",
       ),
       loss=config.LossConfig(
           orientation=config.constant(1e-2 / _LATENT_SIZE),

@@ -201,6 +201,10 @@ class RenderConfig:
     bound: radius of the ball that holds the scene, units.
     steps: samples along a diameter of that ball; the step is 2 bound / steps.
     samples_per_ray: budget of samples, on average over the rays of a step.
+    samples_per_chunk: samples whose field is computed at a time. A budget of
+      several chunks skips the empty ones and recomputes the others in the
+      backward pass. Small ones stay in a CPU's cache; a GPU wants one chunk,
+      as large as its memory allows.
     occupancy_resolution: cells per axis of the occupancy grid.
     occupancy_every: steps between two updates of it.
     occupancy_decay: decay of its running maximum.
@@ -211,6 +215,7 @@ class RenderConfig:
   bound: float = 1.0
   steps: int = 128
   samples_per_ray: int = 32
+  samples_per_chunk: int = 16384
   occupancy_resolution: int = 64
   occupancy_every: int = 16
   occupancy_decay: float = 0.95
@@ -267,6 +272,7 @@ class GuidanceConfig:
     noise_samples: noises per view, stratified in t and averaged.
     image_size: side that views are resized to before the encoder; 0 takes
       the size that the model was made for.
+    dtype: the model's arithmetic, "float32" or "bfloat16".
   """
 
   scale: float = 100.0
@@ -278,6 +284,7 @@ class GuidanceConfig:
   share_t: bool = False
   noise_samples: int = 1
   image_size: int = 0
+  dtype: str = "float32"
 
   def __post_init__(self):
     _check_at_least(self, 1, "noise_samples")
