@@ -19,9 +19,6 @@ from dreamjax import shading
 from dreamjax.ops import composite
 from dreamjax.ops import march
 
-# Slots queried at a time: a chunk's activations stay in a CPU's cache, and
-# chunks without samples cost nothing.
-_CHUNK = 2**14
 # Rays of an evaluation view marched at a time, each with all its slots.
 _BLOCK = 2**13
 # Rays fainter than this have no depth.
@@ -115,27 +112,29 @@ def _query(field, params, position, progress, with_normals):
   return density, albedo, -slope * lax.rsqrt(squared + 1e-6)
 
 
-def _over_samples(function, count, slots):
-  """Maps chunks of packed slots, but those that are empty.
+def _over_samples(function, count, slots, chunk):
+  """Maps packed slots, chunk by chunk, but not those chunks that are empty.
 
   Args:
-    function: pytree of f32[N, ...] -> pytree of arrays with leading axis N.
+    function: pytree of arrays with leading axis N -> another such pytree.
     count: i32[], slots in use; they come first.
-    slots: pytree of arrays with leading axis M.
+    slots: pytree of arrays of shape [M].
+    chunk: slots at a time; the backward pass computes each chunk anew. With
+      M <= chunk all is computed at once, and remembered.
   Returns:
     What `function` returns, with leading axis M; 0 in chunks without samples.
-    The backward pass computes a chunk anew rather than remembering it.
   """
   size = jax.tree.leaves(slots)[0].shape[0]
-  chunk = min(size, _CHUNK)
+  if size <= chunk:
+    return function(slots)
   num_chunks = -(-size // chunk)
-  split = lambda leaf: jnp.pad(
-      leaf, [(0, num_chunks * chunk - size)] + [(0, 0)] * (leaf.ndim - 1)
-  ).reshape((num_chunks, chunk) + leaf.shape[1:])
+  split = lambda leaf: jnp.pad(leaf, (0, num_chunks * chunk - size)).reshape(
+      num_chunks, chunk
+  )
 
   @functools.partial(jax.checkpoint, prevent_cse=False)
-  def step(chunk_slots):
-    start, part = chunk_slots
+  def step(start_and_part):
+    start, part = start_and_part
     shapes = jax.eval_shape(function, part)
     empty = lambda part: jax.tree.map(
         lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes
@@ -184,7 +183,10 @@ def _render_rays(
     return density, jnp.concatenate(columns, axis=-1), facing
 
   density, value, facing = _over_samples(
-      evaluate, samples.offset[-1], (samples.distance, samples.ray)
+      evaluate,
+      samples.offset[-1],
+      (samples.distance, samples.ray),
+      config.samples_per_chunk,
   )
   value, opacity, weight = composite.composite(
       density, value, samples.width, samples.offset

@@ -1,6 +1,7 @@
 """Pictures of scenes whose pictures are known."""
 
 import dataclasses
+import functools
 
 import jax
 from jax import random
@@ -22,6 +23,11 @@ DISTANCE = 3.0
 GRAY = jnp.array([[0.3, 0.4, 0.5]])
 
 
+STATIC = ("field", "config", "with_normals")
+compiled = jax.jit(render_lib.render, static_argnames=STATIC)
+
+
+@functools.cache
 def ball(steepness=60.0, peak=200.0):
   """A soft-edged ball; params = (radius, red, green, blue)."""
 
@@ -37,6 +43,7 @@ def ball(steepness=60.0, peak=200.0):
 BALL = jnp.array([0.5, 0.9, 0.2, 0.1])
 
 
+@functools.cache
 def fog():
   """Density params[0] everywhere; white."""
 
@@ -71,7 +78,7 @@ def picture(field, params, with_normals=True, **changes):
       progress=1.0,
   )
   arguments.update(changes)
-  return render_lib.render(
+  return compiled(
       field, params, with_normals=with_normals, **arguments
   )
 
@@ -186,27 +193,32 @@ def test_too_small_a_budget_is_reported():
   assert overflow > 0 and enough == 0
 
 
-def test_chunks_do_not_show(monkeypatch):
-  whole = jax.value_and_grad(loss)(BALL)
-  monkeypatch.setattr(render_lib, "_CHUNK", 100)
-  parts = jax.value_and_grad(loss)(BALL)
+@pytest.mark.parametrize("chunk", [100, 1000])
+def test_chunks_do_not_show(chunk):
+  whole = jax.jit(jax.value_and_grad(loss))(BALL)
+  config = dataclasses.replace(CONFIG, samples_per_chunk=chunk)
+  parts = jax.jit(jax.value_and_grad(
+      functools.partial(loss, config=config)
+  ))(BALL)
   jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
       whole, parts,
   )
 
 
-def loss(params, steepness=8.0, peak=8.0, light=None):
+def loss(params, config=CONFIG):
   """A scalar that depends on all that render returns.
 
   But for the orientation loss: it holds its weights still, which differences
   do not.
   """
-  light = light or shading.Light(
+  light = shading.Light(
       jnp.array([[1.0, 2.0, 3.0]]), jnp.ones(1), jnp.full(1, 0.3),
       jnp.zeros(1, bool),
   )
-  images, losses, _ = picture(ball(steepness, peak), params, light=light)
+  images, losses, _ = picture(
+      ball(8.0, 8.0), params, light=light, config=config
+  )
   return (
       jnp.mean(images.color * jnp.array([1.0, 2.0, -1.0]))
       + jnp.mean(images.depth) + jnp.mean(images.normal[..., 2])
@@ -237,23 +249,23 @@ def test_gradients_are_finite_for_empty_and_for_solid_scenes(field, params):
         jnp.sum(leaf) for leaf in jax.tree.leaves((images, losses))
     )
 
-  value, gradient = jax.value_and_grad(total)(params)
+  value, gradient = jax.jit(jax.value_and_grad(total))(params)
   assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
 def test_gradient_is_finite_when_no_ray_meets_anything():
-  gradient = jax.grad(lambda params: jnp.sum(
+  gradient = jax.jit(jax.grad(lambda params: jnp.sum(
       picture(ball(), params, mask=jnp.zeros_like(FULL))[0].color
-  ))(BALL)
+  )))(BALL)
   np.testing.assert_array_equal(gradient, 0.0)
 
 
 def test_scenes_of_several_prompts_are_rendered_together():
   scenes = jnp.stack([BALL, BALL.at[0].set(0.3)])
   masks = jnp.stack([FULL, FULL.at[:4].set(0)])
-  together, _, _ = jax.vmap(
+  together, _, _ = jax.jit(jax.vmap(
       lambda params, mask: picture(ball(), params, mask=mask)
-  )(scenes, masks)
+  ))(scenes, masks)
   for index in range(2):
     alone, _, _ = picture(ball(), scenes[index], mask=masks[index])
     jax.tree.map(
@@ -268,9 +280,11 @@ def test_evaluation_views_equal_training_views(monkeypatch, with_normals):
   camera = front(2)
   light = shading.unlit(2)
   background = jnp.broadcast_to(GRAY, (2, 3))
-  views = render_lib.render_views(
-      ball(), BALL, background, camera, light, FULL, CONFIG, 1.0, 9,
-      with_normals,
+  views = jax.jit(
+      render_lib.render_views, static_argnames=STATIC + ("size",)
+  )(
+      ball(), BALL, background, camera, light, FULL, CONFIG, 1.0,
+      size=9, with_normals=with_normals,
   )
   images, _, _ = picture(
       ball(), BALL, camera=camera, with_normals=with_normals
