@@ -124,11 +124,13 @@ class Attention(nn.Module):
   Attributes:
     heads: number of heads; divides the width of x.
     bias: whether queries, keys and values have one (the output always has).
+    out_init: initialiser of the output's matrix.
     dtype: of the arithmetic.
   """
 
   heads: int
   bias: bool = False
+  out_init: Callable = nn.initializers.lecun_normal()
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -145,7 +147,7 @@ class Attention(nn.Module):
         project("to_q", x), project("to_k", context), project("to_v", context)
     )
     return nn.Dense(
-        width, dtype=self.dtype, kernel_init=zeros, name="to_out.0"
+        width, dtype=self.dtype, kernel_init=self.out_init, name="to_out.0"
     )(mixed.reshape(x.shape))
 
 

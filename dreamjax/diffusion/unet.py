@@ -13,13 +13,11 @@ import jax.numpy as jnp
 
 from dreamjax.diffusion import layers
 from dreamjax.diffusion import settings
+from dreamjax.diffusion import transformer
 
 DOWN_BLOCKS = {"CrossAttnDownBlock2D": True, "DownBlock2D": False}
 UP_BLOCKS = {"CrossAttnUpBlock2D": True, "UpBlock2D": False}
 """Block names, and whether such a block attends to the text."""
-
-TRANSFORMER_EPSILON = 1e-6
-"""Of the group norm in front of a transformer (diffusers' constant)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,61 +140,6 @@ def embed_time(time, config):
   )
   parts = [jnp.sin(angle), jnp.cos(angle)]
   return jnp.concatenate(parts[::-1] if config.flip_sin_to_cos else parts, -1)
-
-
-class TransformerBlock(nn.Module):
-  """Self-attention, attention to the text, gated MLP; each residual."""
-
-  heads: int
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x, context):
-    """x [B, T, C], context [B, S, E] -> [B, T, C]."""
-    width = x.shape[-1]
-    dense = lambda size, name, **kwargs: nn.Dense(
-        size, dtype=self.dtype, name=name, **kwargs
-    )
-    attention = lambda name: layers.Attention(
-        self.heads, dtype=self.dtype, name=name
-    )
-    x = x + attention("attn1")(layers.LayerNorm(name="norm1")(x))
-    x = x + attention("attn2")(layers.LayerNorm(name="norm2")(x), context)
-    h = dense(8 * width, "ff.net.0.proj")(layers.LayerNorm(name="norm3")(x))
-    value, gate = jnp.split(h, 2, -1)
-    h = value * layers.gelu(gate)  # GEGLU (Shazeer 2020, Eq. 6)
-    return x + dense(width, "ff.net.2", kernel_init=layers.zeros)(h)
-
-
-class Transformer(nn.Module):
-  """A transformer block over the pixels of an image, residual."""
-
-  config: UNetConfig
-  heads: int
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x, context):
-    """x [B, H, W, C], context [B, S, E] -> [B, H, W, C]."""
-    width = x.shape[-1]
-    tokens = (x.shape[0], -1, width)
-    if self.config.use_linear_projection:
-      project = lambda name, h, init: nn.Dense(
-          width, dtype=self.dtype, kernel_init=init, name=name
-      )(h.reshape(tokens))
-    else:
-      project = lambda name, h, init: layers.conv(
-          width, self.dtype, name, size=1, kernel_init=init
-      )(h.reshape(x.shape))
-    h = layers.GroupNorm(
-        self.config.norm_num_groups, TRANSFORMER_EPSILON, name="norm"
-    )(x)
-    h = project("proj_in", h, nn.initializers.lecun_normal()).reshape(tokens)
-    h = TransformerBlock(self.heads, self.dtype, name="transformer_blocks.0")(
-        h, context
-    )
-    h = project("proj_out", h, layers.zeros)
-    return x + h.reshape(x.shape)
 
 
 class UNet(nn.Module):
@@ -331,9 +274,10 @@ def _resnet(block, index, channels):
 
 
 def _transformer(block, index, level):
-  return Transformer(
-      block.config,
+  return transformer.Transformer(
       block.config.heads[level],
+      block.config.norm_num_groups,
+      block.config.use_linear_projection,
       block.dtype,
       name=f"attentions.{index}",
   )

@@ -194,7 +194,11 @@ class MidBlock(nn.Module):
           self.config.norm_num_groups, EPSILON, name="attentions.0.group_norm"
       )
       attention = layers.Attention(
-          heads=1, bias=True, dtype=self.dtype, name="attentions.0"
+          heads=1,
+          bias=True,
+          out_init=layers.zeros,
+          dtype=self.dtype,
+          name="attentions.0",
       )
       tokens = norm(x).reshape(x.shape[0], -1, channels)
       x = x + attention(tokens).reshape(x.shape)

@@ -1,0 +1,148 @@
+"""Parameter trees to and from tensors under their checkpoint keys.
+
+A parameter's checkpoint key is its path in the Flax tree joined by dots, the
+last name in PyTorch's word. Kernels are stored with outputs first: matrices
+[out, in], convolutions [out, in, height, width].
+"""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+
+from dreamjax.diffusion import tensors
+
+LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "embedding": "weight",
+    "bias": "bias",
+}
+"""Flax's names of parameters to PyTorch's."""
+
+OLD_ATTENTION = {
+    "query": "to_q",
+    "key": "to_k",
+    "value": "to_v",
+    "proj_attn": "to_out.0",
+}
+"""Names of the autoencoder's attention before diffusers 0.12 to today's."""
+
+Path = tuple[str, ...]
+
+
+def flatten(params: dict[str, Any]) -> dict[Path, Any]:
+  """Leaves of nested dicts by path."""
+  return {
+      tuple(entry.key for entry in path): leaf
+      for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+  }
+
+
+def checkpoint_key(path: Path) -> str:
+  """Checkpoint key of a path in a parameter tree."""
+  return ".".join((*path[:-1], LEAVES[path[-1]]))
+
+
+def _outputs_first(path, array):
+  if path[-1] != "kernel":
+    return array
+  return array.T if array.ndim == 2 else array.transpose(3, 2, 0, 1)
+
+
+def _outputs_last(path, array):
+  if path[-1] != "kernel":
+    return array
+  return array.T if array.ndim == 2 else array.transpose(2, 3, 1, 0)
+
+
+def to_checkpoint(params: dict[str, Any]) -> dict[str, np.ndarray]:
+  """Arrays under their checkpoint keys, of one network's parameters."""
+  return {
+      checkpoint_key(path): _outputs_first(path, np.asarray(leaf))
+      for path, leaf in flatten(params).items()
+  }
+
+
+def from_checkpoint(
+    arrays: dict[str, np.ndarray],
+    shapes: dict[str, Any],
+    source: str,
+    dtype: Any = jnp.float32,
+) -> dict[str, Any]:
+  """One network's parameters, of arrays under their checkpoint keys.
+
+  Matrices and embeddings are cast to `dtype`; norms, biases and the time
+  embedding stay float32, for they are small and their precision matters.
+
+  Args:
+    arrays: any float type; 1x1 convolutions and matrices may stand for each
+      other.
+    shapes: the parameters as jax.ShapeDtypeStruct.
+    source: where the arrays are from, for messages.
+    dtype: of the large parameters.
+  Returns:
+    Nested dicts like `shapes`.
+  Raises:
+    WeightsError: a key is missing or unknown, a shape or type is wrong, or a
+      value is not finite.
+  """
+  arrays = _today(arrays, source)
+  wanted = {checkpoint_key(path) for path in flatten(shapes)}
+  for names, fault in (
+      (wanted - arrays.keys(), "missing"),
+      (arrays.keys() - wanted, "unknown"),
+  ):
+    if names:
+      raise tensors.WeightsError(
+          f"{source}: {len(names)} tensors are {fault}, first"
+          f" {min(names)!r}; config.json and weights are not of one model."
+      )
+
+  def convert(path, shape):
+    path = tuple(entry.key for entry in path)
+    name = checkpoint_key(path)
+    array = arrays[name]
+    if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
+      raise tensors.WeightsError(f"{source}: {name} is {array.dtype}.")
+    if path[-1] == "kernel" and array.shape[2:] in ((), (1, 1)):
+      array = array.reshape(
+          array.shape[:2] + (1,) * (len(shape.shape) - 2)
+      )
+    array = _outputs_last(path, array)
+    if array.shape != shape.shape:
+      want = _outputs_first(path, np.empty(shape.shape, np.bool_)).shape
+      raise tensors.WeightsError(
+          f"{source}: {name} is {arrays[name].shape}, config.json wants"
+          f" {want}."
+      )
+    small = path[-1] in ("scale", "bias") or path[0].startswith("time_")
+    array = array.astype(np.float32 if small else dtype, order="C")
+    if not np.isfinite(array).all():
+      raise tensors.WeightsError(
+          f"{source}: {name} holds NaN or infinity; the file is damaged."
+      )
+    return jnp.asarray(array)
+
+  return jax.tree_util.tree_map_with_path(convert, shapes)
+
+
+def _today(arrays, source):
+  """The arrays under the names that current libraries write."""
+  renamed = {}
+  for name, array in arrays.items():
+    name = name.removeprefix("text_model.")
+    if name.endswith("position_ids"):  # A buffer 0, 1, 2, ...
+      continue
+    name = re.sub(
+        r"^(..coder\.mid_block\.attentions\.0)\.([a-z_]+)\.",
+        lambda m: f"{m[1]}.{OLD_ATTENTION.get(m[2], m[2])}.",
+        name,
+    )
+    if name in renamed:
+      raise tensors.WeightsError(f"{source}: {name} is there twice.")
+    renamed[name] = array
+  return renamed
