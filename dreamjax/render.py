@@ -9,6 +9,7 @@ import functools
 from typing import NamedTuple
 
 import jax
+from jax import custom_batching
 from jax import lax
 from jax import random
 import jax.numpy as jnp
@@ -112,6 +113,21 @@ def _query(field, params, position, progress, with_normals):
   return density, albedo, -slope * lax.rsqrt(squared + 1e-6)
 
 
+@custom_batching.custom_vmap
+def _for_any(flags):
+  """bool[N], whether any of the prompts that are mapped over has the flag.
+
+  A branch that depends on the prompt would be taken both ways for all.
+  """
+  return flags
+
+
+@_for_any.def_vmap
+def _for_any_prompt(axis_size, in_batched, flags):
+  del axis_size, in_batched
+  return jnp.any(flags, axis=0), False
+
+
 def _over_samples(function, count, slots, chunk):
   """Maps packed slots, chunk by chunk, but not those chunks that are empty.
 
@@ -133,16 +149,16 @@ def _over_samples(function, count, slots, chunk):
   )
 
   @functools.partial(jax.checkpoint, prevent_cse=False)
-  def step(start_and_part):
-    start, part = start_and_part
+  def step(flag_and_part):
+    flag, part = flag_and_part
     shapes = jax.eval_shape(function, part)
     empty = lambda part: jax.tree.map(
         lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes
     )
-    return lax.cond(start < count, function, empty, part)
+    return lax.cond(flag, function, empty, part)
 
-  starts = chunk * jnp.arange(num_chunks, dtype=jnp.int32)
-  parts = lax.map(step, (starts, jax.tree.map(split, slots)))
+  flags = _for_any(chunk * jnp.arange(num_chunks, dtype=jnp.int32) < count)
+  parts = lax.map(step, (flags, jax.tree.map(split, slots)))
   return jax.tree.map(
       lambda leaf: leaf.reshape((-1,) + leaf.shape[2:])[:size], parts
   )
