@@ -30,7 +30,7 @@ def _load():
   """Registers what fits.
 
   Returns:
-    (platforms served by compiled kernels, one line that says what is not).
+    (names of the platforms served by compiled kernels, one line that says what is not).
   """
   mode = os.environ.get("DREAMJAX_KERNELS", "auto")
   if mode not in MODES:
@@ -75,19 +75,22 @@ def call(target, definition, results, *arguments, **attributes):
 
   Args:
     target: name of the FFI target.
-    definition: function of the arguments with the same results.
-    results: pytree of jax.ShapeDtypeStruct.
+    definition: function of the arguments that returns a tuple of the same
+      results.
+    results: tuple of jax.ShapeDtypeStruct.
     *arguments: arrays; batch axes first.
     **attributes: numpy scalars and arrays of exactly the handler's types.
   Returns:
-    What `definition` returns.
+    Tuple of arrays.
   """
   if not _PLATFORMS:
     return definition(*arguments)
 
   def kernel(*arguments):
-    return jax.ffi.ffi_call(target, results, vmap_method="broadcast_all")(
-        *arguments, **attributes
+    return tuple(
+        jax.ffi.ffi_call(target, results, vmap_method="broadcast_all")(
+            *arguments, **attributes
+        )
     )
 
   return jax.lax.platform_dependent(

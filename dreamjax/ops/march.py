@@ -146,12 +146,16 @@ def _march(
   integers = jax.ShapeDtypeStruct(batch + (max_samples,), jnp.int32)
   offset = jax.ShapeDtypeStruct(batch + (num_rays + 1,), jnp.int32)
   overflow = jax.ShapeDtypeStruct(batch, jnp.int32)
-  return kernels.call(
+
+  def define(*arrays):
+    return tuple(
+        definition(*arrays, step=step, bound=bound, max_samples=max_samples)
+    )
+
+  samples = kernels.call(
       "dreamjax_march",
-      functools.partial(
-          definition, step=step, bound=bound, max_samples=max_samples
-      ),
-      Samples(floats, floats, integers, offset, overflow),
+      define,
+      (floats, floats, integers, offset, overflow),
       origin,
       direction,
       jitter,
@@ -160,3 +164,4 @@ def _march(
       bound=np.float32(bound),
       candidates=np.int32(candidates),
   )
+  return Samples(*samples)

@@ -1,0 +1,100 @@
+// How work is run: the one file that knows a backend.
+//
+// Under g++ a loop over independent parts runs on a thread pool; under nvcc a
+// functor runs once per index on a stream.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <utility>
+
+#define DJ_PRAGMA(text) _Pragma(#text)
+#if defined(__CUDACC__) || defined(__clang__)
+#define DJ_UNROLL(times) DJ_PRAGMA(unroll times)
+#else
+#define DJ_UNROLL(times) DJ_PRAGMA(GCC unroll times)
+#endif
+
+#ifdef __CUDACC__
+#define DJ_HD __host__ __device__ __forceinline__
+#elif defined(__GNUC__)
+// Inlined always: only then does a DJ_CLONES caller compile it for its target.
+#define DJ_HD inline __attribute__((always_inline))
+#else
+#define DJ_HD inline
+#endif
+
+// Compiled for several instruction sets; the best is chosen when the module is
+// loaded. Floating-point contraction is off, so all give the same bits.
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && \
+    !defined(__CUDACC__)
+#define DJ_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define DJ_CLONES
+#endif
+
+namespace dreamjax {
+
+// Calls run(part) once for each part in [0, num_parts).
+//
+// Parts are claimed from a counter and the caller claims too, so a pool whose
+// threads are all busy (or are waiting for this very call) cannot make it
+// wait for work that nobody has begun. A helper that starts after the last
+// part touches only the state that it shares.
+//
+// Pool: num_threads(), and Schedule(function) that may run it at any time.
+template <class Pool, class Run>
+void ParallelFor(Pool& pool, int64_t num_parts, Run run) {
+  struct State {
+    State(int64_t num_parts, Run run) : num_parts(num_parts), run(run) {}
+    void Work() {
+      for (int64_t part; (part = next.fetch_add(1)) < num_parts;) {
+        run(part);
+        done.fetch_add(1);
+      }
+    }
+    const int64_t num_parts;
+    const Run run;
+    std::atomic<int64_t> next{0}, done{0};
+  };
+  if (num_parts <= 0) return;
+  auto state = std::make_shared<State>(num_parts, std::move(run));
+  const int64_t num_threads = pool.num_threads();
+  for (int64_t i = 1; i < num_threads && i < num_parts; ++i) {
+    pool.Schedule(std::function<void()>([state] { state->Work(); }));
+  }
+  state->Work();
+  while (state->done.load() < num_parts) std::this_thread::yield();
+}
+
+#ifdef __CUDACC__
+template <class F>
+__global__ void Apply(int64_t n, F f) {
+  const int64_t stride = int64_t{gridDim.x} * blockDim.x;
+  for (int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < n;
+       i += stride) {
+    f(i);
+  }
+}
+
+// Calls f(i) once for each i in [0, n), neighbours on neighbouring lanes.
+template <class F>
+cudaError_t ForEach(cudaStream_t stream, int64_t n, const F& f) {
+  constexpr int kBlock = 128;
+  constexpr int64_t kMaxBlocks = int64_t{1} << 20;
+  if (n <= 0) return cudaSuccess;
+  const int64_t blocks = (n + kBlock - 1) / kBlock;
+  Apply<<<static_cast<int>(blocks < kMaxBlocks ? blocks : kMaxBlocks), kBlock,
+          0, stream>>>(n, f);
+  return cudaGetLastError();
+}
+
+inline const char* Explain(cudaError_t error) {
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+#endif  // __CUDACC__
+
+}  // namespace dreamjax

@@ -1,0 +1,70 @@
+// Each operation on a pool of CPU threads. Work is cut into parts that may run
+// in any order on any thread and give the same bits however they are shared.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "composite.h"
+#include "core.h"
+#include "hash_grid.h"
+#include "march.h"
+
+namespace dreamjax {
+
+// The parts of the hash grid's operations.
+int64_t NumParts(const HashGather& call);
+int64_t NumParts(const HashScatter& call);
+int64_t NumParts(const HashSlope& call);
+
+void RunPart(const HashGather& call, int64_t part);
+void RunPart(const HashScatter& call, int64_t part);
+void RunPart(const HashSlope& call, int64_t part);
+
+// Calls f(i) once for each i in [0, n), in parts of `grain`.
+template <class Pool, class F>
+void ForEach(Pool& pool, int64_t n, int64_t grain, const F& f) {
+  ParallelFor(pool, (n + grain - 1) / grain, [n, grain, f](int64_t part) {
+    const int64_t end = std::min(n, (part + 1) * grain);
+    for (int64_t i = part * grain; i < end; ++i) f(i);
+  });
+}
+
+constexpr int64_t kRaysPerPart = 64;
+constexpr int64_t kSlotsPerPart = 1 << 14;
+
+template <class Pool, class Call>
+void Run(Pool& pool, const Call& call) {
+  ParallelFor(pool, NumParts(call),
+              [call](int64_t part) { RunPart(call, part); });
+}
+
+template <class Pool>
+void Run(Pool& pool, const March& march) {
+  const int64_t num_rays = march.num_batches * march.num_rays;
+  ForEach(pool, num_rays, kRaysPerPart, CountSamples{march});
+  for (int64_t batch = 0; batch < march.num_batches; ++batch) {
+    SumCounts(march, batch);
+  }
+  ForEach(pool, num_rays, kRaysPerPart, WriteSamples{march});
+  ForEach(pool, march.num_batches * march.num_slots, kSlotsPerPart,
+          ClearSlot{march});
+}
+
+template <class Pool>
+void Run(Pool& pool, const CompositeForward& forward) {
+  const Composite& c = forward.c;
+  ForEach(pool, c.num_batches * c.num_rays, kRaysPerPart, forward);
+  ForEach(pool, c.num_batches * c.num_slots, kSlotsPerPart,
+          ClearFreeWeight{forward});
+}
+
+template <class Pool>
+void Run(Pool& pool, const CompositeBackward& backward) {
+  const Composite& c = backward.c;
+  ForEach(pool, c.num_batches * c.num_rays, kRaysPerPart, backward);
+  ForEach(pool, c.num_batches * c.num_slots, kSlotsPerPart,
+          ClearFreeGradients{backward});
+}
+
+}  // namespace dreamjax

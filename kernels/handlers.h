@@ -1,0 +1,22 @@
+// XLA FFI handlers by the name of their target.
+#pragma once
+
+#include "xla/ffi/api/c_api.h"
+
+// X(function, target)
+#define DJ_TARGETS(X)                                                 \
+  X(HashEncode, "dreamjax_hash_encode")                               \
+  X(HashTableGradient, "dreamjax_hash_table_gradient")                \
+  X(HashPositionGradient, "dreamjax_hash_position_gradient")          \
+  X(HashSecondTable, "dreamjax_hash_second_table")                    \
+  X(HashSecondPosition, "dreamjax_hash_second_position")              \
+  X(HashSecondCotangent, "dreamjax_hash_second_cotangent")            \
+  X(MarchRays, "dreamjax_march")                                          \
+  X(CompositeRays, "dreamjax_composite")                                  \
+  X(CompositeRaysGradient, "dreamjax_composite_gradient")
+
+#define DJ_DECLARE_HANDLER(function, target)                       \
+  extern "C" XLA_FFI_Error* Dreamjax##function##Cpu(XLA_FFI_CallFrame*); \
+  extern "C" XLA_FFI_Error* Dreamjax##function##Cuda(XLA_FFI_CallFrame*);
+DJ_TARGETS(DJ_DECLARE_HANDLER)
+#undef DJ_DECLARE_HANDLER

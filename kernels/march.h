@@ -1,0 +1,145 @@
+// Samples of one ray at regular distances inside a ball, where an occupancy
+// grid is occupied; for every backend.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "core.h"
+
+namespace dreamjax {
+
+// One call; B batches, R rays, G cells per axis, M slots.
+struct March {
+  int64_t num_batches;
+  int64_t num_rays;
+  int64_t resolution;      // G
+  int64_t num_slots;       // M
+  int32_t num_candidates;  // per ray, at most
+  float step;
+  float bound;
+  const float* origin;       // [B, R, 3]
+  const float* direction;    // [B, R, 3], of length 1
+  const float* jitter;       // [B, R]
+  const uint8_t* occupancy;  // [B, G, G, G]
+  float* distance;           // [B, M]
+  float* width;              // [B, M]
+  int32_t* ray;              // [B, M]
+  int32_t* offset;           // [B, R+1]
+  int32_t* overflow;         // [B]
+};
+
+// Where a ray runs through the ball; near >= far if it does not.
+struct Span {
+  float near;
+  float far;
+};
+
+DJ_HD Span Intersect(const float* origin, const float* direction, float bound) {
+  // From the point that is closest to the centre: its distance rounds better
+  // than the quadratic formula's difference of squares.
+  const float middle = -(origin[0] * direction[0] + origin[1] * direction[1] +
+                         origin[2] * direction[2]);
+  float closest[3];
+  for (int a = 0; a < 3; ++a) closest[a] = origin[a] + middle * direction[a];
+  const float square = bound * bound - (closest[0] * closest[0] +
+                                        closest[1] * closest[1] +
+                                        closest[2] * closest[2]);
+  if (!(square > 0.0f)) return {0.0f, 0.0f};
+  const float half = std::sqrt(square), near = middle - half;
+  return {near > 0.0f ? near : 0.0f, middle + half};
+}
+
+// The occupancy cell that holds a coordinate; NaN and outside are clamped.
+DJ_HD int64_t CellOf(float coordinate, float bound, float cells_per_unit,
+                     int64_t resolution) {
+  const float place = (coordinate + bound) * cells_per_unit;
+  const float last = static_cast<float>(resolution - 1);
+  const float clamped = place > 0.0f ? place : 0.0f;
+  return static_cast<int64_t>(clamped < last ? clamped : last);
+}
+
+// Calls keep(distance) for each sample of a ray, nearest first, while it
+// returns true.
+template <class Keep>
+DJ_HD void ForSamples(const March& m, int64_t batch, int64_t ray, Keep keep) {
+  const int64_t index = batch * m.num_rays + ray;
+  const float* origin = m.origin + 3 * index;
+  const float* direction = m.direction + 3 * index;
+  const int64_t g = m.resolution;
+  const uint8_t* occupancy = m.occupancy + batch * g * g * g;
+  const float cells_per_unit = static_cast<float>(g) / (2.0f * m.bound);
+  const float jitter = m.jitter[index];
+  const Span span = Intersect(origin, direction, m.bound);
+  for (int32_t k = 0; k < m.num_candidates; ++k) {
+    const float t = span.near + (static_cast<float>(k) + jitter) * m.step;
+    if (!(t < span.far)) return;
+    int64_t cell = 0;
+    for (int a = 0; a < 3; ++a) {
+      cell = cell * g + CellOf(origin[a] + t * direction[a], m.bound,
+                               cells_per_unit, g);
+    }
+    if (occupancy[cell] != 0 && !keep(t)) return;
+  }
+}
+
+// Pass 1: offset[r + 1] = number of samples of ray r.
+struct CountSamples {
+  March m;
+  DJ_HD void operator()(int64_t i) const {
+    const int64_t batch = i / m.num_rays, ray = i % m.num_rays;
+    int32_t count = 0;
+    ForSamples(m, batch, ray, [&count](float) {
+      ++count;
+      return true;
+    });
+    m.offset[batch * (m.num_rays + 1) + ray + 1] = count;
+  }
+};
+
+// Pass 2: counts to offsets, as many as there are slots; the rest overflows.
+inline void SumCounts(const March& m, int64_t batch) {
+  int32_t* offset = m.offset + batch * (m.num_rays + 1);
+  int64_t total = 0;
+  offset[0] = 0;
+  for (int64_t ray = 1; ray <= m.num_rays; ++ray) {
+    total += offset[ray];
+    offset[ray] = static_cast<int32_t>(total < m.num_slots ? total
+                                                           : m.num_slots);
+  }
+  m.overflow[batch] = static_cast<int32_t>(
+      total < m.num_slots ? 0 : total - m.num_slots);
+}
+
+// Pass 3: each ray fills its slots.
+struct WriteSamples {
+  March m;
+  DJ_HD void operator()(int64_t i) const {
+    const int64_t batch = i / m.num_rays, ray = i % m.num_rays;
+    const int32_t* offset = m.offset + batch * (m.num_rays + 1) + ray;
+    int64_t slot = batch * m.num_slots + offset[0];
+    const int64_t end = batch * m.num_slots + offset[1];
+    if (slot == end) return;
+    const March& to = m;
+    ForSamples(m, batch, ray, [&slot, end, ray, &to](float distance) {
+      to.distance[slot] = distance;
+      to.width[slot] = to.step;
+      to.ray[slot] = static_cast<int32_t>(ray);
+      return ++slot < end;
+    });
+  }
+};
+
+// Pass 4: slot i of all batches, if no ray owns it.
+struct ClearSlot {
+  March m;
+  DJ_HD void operator()(int64_t i) const {
+    const int64_t batch = i / m.num_slots, slot = i % m.num_slots;
+    if (slot < m.offset[batch * (m.num_rays + 1) + m.num_rays]) return;
+    m.distance[i] = 0.0f;
+    m.width[i] = 0.0f;
+    m.ray[i] = 0;
+  }
+};
+
+}  // namespace dreamjax
