@@ -3,11 +3,8 @@
 K azimuth bins, V views, N tokens, E embedding width.
 """
 
-import hashlib
 import pathlib
-import re
 from typing import Callable, NamedTuple
-import unicodedata
 
 import jax
 import jax.numpy as jnp
@@ -125,14 +122,3 @@ def read_file(path: str) -> list[str]:
   if not found:
     raise ValueError(f"prompts_file: {path} holds no prompt; one per line.")
   return found
-
-
-def slug(text: str) -> str:
-  """A folder name of a prompt: `[a-z0-9-]{1,64}-[0-9a-f]{8}`.
-
-  The words keep it readable, the hash of the exact text keeps it unique.
-  """
-  digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-  plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-  words = re.sub("[^a-z0-9]+", "-", plain.lower())[:64].strip("-")
-  return f"{words or 'prompt'}-{digest[:8]}"

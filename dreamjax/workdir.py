@@ -3,6 +3,9 @@
     WORKDIR/config.json    the run: prompts, seed, weights, config
     WORKDIR/.lock          held while a process uses the folder
     WORKDIR/checkpoints/   see checkpoint.py
+
+The outputs of a single prompt stand beside these; of several, each prompt has
+a folder of its own.
 """
 
 import contextlib
@@ -11,10 +14,12 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import tempfile
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Iterator, NamedTuple, Sequence
+import unicodedata
 
 from dreamjax import checkpoint
 from dreamjax import config as config_lib
@@ -67,6 +72,27 @@ def read_run(folder: str | os.PathLike) -> Run:
       seed=record["seed"],
       weights=record["weights"],
   )
+
+
+def slug(text: str) -> str:
+  """A folder name of a prompt: `[a-z0-9-]{1,64}-[0-9a-f]{8}`.
+
+  The words keep it readable, the hash of the exact text keeps it unique.
+  """
+  digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+  plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+  words = re.sub("[^a-z0-9]+", "-", plain.lower())[:64].strip("-")
+  return f"{words or 'prompt'}-{digest[:8]}"
+
+
+def prompt_folders(
+    folder: str | os.PathLike, prompts: Sequence[str]
+) -> list[pathlib.Path]:
+  """Where each prompt's outputs go: the workdir itself for a single one."""
+  folder = pathlib.Path(folder)
+  if len(prompts) == 1:
+    return [folder]
+  return [folder / slug(prompt) for prompt in prompts]
 
 
 @contextlib.contextmanager

@@ -1,9 +1,5 @@
 """Tests of dreamjax.prompts."""
 
-import re
-
-import hypothesis
-from hypothesis import strategies
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -143,21 +139,3 @@ def test_prompts_file_names_its_fault(tmp_path):
   path.write_bytes(b"caf\xe9")
   with pytest.raises(ValueError, match="not UTF-8"):
     prompts.read_file(path)
-
-
-def test_slug_keeps_the_words():
-  assert prompts.slug("A Café-au-lait, hot!").startswith("a-cafe-au-lait-hot-")
-  assert prompts.slug("🧀").startswith("prompt-")
-
-
-@hypothesis.settings(max_examples=500, deadline=None)
-@hypothesis.given(
-    strategies.text(strategies.characters(exclude_categories=()))
-)
-def test_slug_is_always_one_safe_path_component(text):
-  assert re.fullmatch("[a-z0-9][a-z0-9-]{0,63}-[0-9a-f]{8}", prompts.slug(text))
-
-
-def test_slugs_of_different_prompts_differ():
-  found = {prompts.slug(text) for text in ("A mug", "a mug", "a  mug", "a-mug")}
-  assert len(found) == 4

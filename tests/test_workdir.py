@@ -3,7 +3,10 @@
 import dataclasses
 import multiprocessing
 import os
+import re
 
+import hypothesis
+from hypothesis import strategies
 import numpy as np
 import pytest
 
@@ -159,3 +162,27 @@ def test_fingerprint_tells_weights_apart(tmp_path):
   assert second != first
   os.rename(weights, tmp_path / "unet" / "other.safetensors")
   assert workdir.fingerprint(tmp_path) not in (first, second)
+
+
+def test_slug_keeps_the_words():
+  assert workdir.slug("A Café-au-lait, hot!").startswith("a-cafe-au-lait-hot-")
+  assert workdir.slug("🧀").startswith("prompt-")
+
+
+@hypothesis.settings(max_examples=500, deadline=None)
+@hypothesis.given(
+    strategies.text(strategies.characters(exclude_categories=()))
+)
+def test_slug_is_always_one_safe_path_component(text):
+  assert re.fullmatch("[a-z0-9][a-z0-9-]{0,63}-[0-9a-f]{8}", workdir.slug(text))
+
+
+def test_slugs_of_different_prompts_differ():
+  found = {workdir.slug(text) for text in ("A mug", "a mug", "a  mug", "a-mug")}
+  assert len(found) == 4
+
+
+def test_several_prompts_have_a_folder_each(tmp_path):
+  assert workdir.prompt_folders(tmp_path, ["a mug"]) == [tmp_path]
+  two = workdir.prompt_folders(tmp_path, ["a mug", "a car"])
+  assert two == [tmp_path / workdir.slug(text) for text in ("a mug", "a car")]
