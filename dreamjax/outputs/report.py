@@ -9,35 +9,19 @@ from dreamjax.outputs import sheet
 from dreamjax.outputs import turntable
 
 
-def write_all(
-    query, render_views, output: config_lib.OutputConfig, bound, folder, title
+def write_pictures(
+    render_views, output: config_lib.OutputConfig, folder, title
 ):
-  """Writes sheet.png, the turntable, mesh.glb and mesh.obj.
-
-  Pictures come first: an empty scene has no mesh, but can be looked at.
+  """Writes sheet.png and the turntable.
 
   Args:
-    query: see mesh.extract.
     render_views: see sheet.render_all.
     output: config.OutputConfig.
-    bound: radius of the ball that holds the scene, units.
     folder: where to; it must exist.
     title: the prompt.
   Returns:
     List of (path, what it is), in the order written.
-  Raises:
-    mesh.EmptyScene: there is no surface; the pictures are written.
   """
-  return [
-      *write_pictures(render_views, output, folder, title),
-      *write_meshes(query, output, bound, folder, title),
-  ]
-
-
-def write_pictures(
-    render_views, output: config_lib.OutputConfig, folder, title
-):
-  """Writes sheet.png and the turntable; arguments as in `write_all`."""
   path = pathlib.Path(folder) / "sheet.png"
   sheet.write_sheet(path, render_views, title)
   video = turntable.write_turntable(
@@ -52,7 +36,19 @@ def write_pictures(
 def write_meshes(
     query, output: config_lib.OutputConfig, bound, folder, title
 ):
-  """Writes mesh.glb and mesh.obj; arguments as in `write_all`."""
+  """Writes mesh.glb and mesh.obj.
+
+  Args:
+    query: see mesh.extract.
+    output: config.OutputConfig.
+    bound: radius of the ball that holds the scene, units.
+    folder: where to; it must exist.
+    title: the prompt; the name of the object in an editor.
+  Returns:
+    List of (path, what it is), in the order written.
+  Raises:
+    mesh.EmptyScene: there is no surface.
+  """
   surface = mesh.extract(
       query,
       bound=bound,

@@ -40,6 +40,13 @@ def render_views(camera):
   return sheet.Views(color, color, normal, hit.reshape(shape).astype(float))
 
 
+def write_all(folder):
+  return [
+      *report.write_pictures(render_views, OUTPUT, folder, "a ball"),
+      *report.write_meshes(query, OUTPUT, 1.0, folder, "a ball"),
+  ]
+
+
 def without_encoder(monkeypatch):
   real = builtins.__import__
 
@@ -53,9 +60,7 @@ def without_encoder(monkeypatch):
 
 def test_every_file_is_there_and_opens(tmp_path, monkeypatch):
   without_encoder(monkeypatch)
-  written = report.write_all(
-      query, render_views, OUTPUT, 1.0, tmp_path, "a red ball"
-  )
+  written = write_all(tmp_path)
   names = [path.name for path, _ in written]
   assert names == ["sheet.png", "turntable.webp", "mesh.glb", "mesh.obj"]
   assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names)
@@ -66,24 +71,18 @@ def test_every_file_is_there_and_opens(tmp_path, monkeypatch):
     assert picture.width > 9 * 128 and picture.height > 4 * 128
 
 
-def test_an_empty_scene_leaves_pictures_and_a_named_error(
-    tmp_path, monkeypatch
-):
-  without_encoder(monkeypatch)
+def test_an_empty_scene_writes_no_mesh(tmp_path):
   with pytest.raises(mesh.EmptyScene):
-    report.write_all(
-        lambda x: (np.zeros(len(x)), x), render_views, OUTPUT, 1.0, tmp_path,
-        "nothing",
+    report.write_meshes(
+        lambda x: (np.zeros(len(x)), x), OUTPUT, 1.0, tmp_path, "nothing"
     )
-  assert (tmp_path / "sheet.png").exists()
+  assert not list(tmp_path.iterdir())
 
 
 def test_the_same_scene_gives_the_same_bytes(tmp_path):
   for name in ("a", "b"):
     (tmp_path / name).mkdir()
-    written = report.write_all(
-        query, render_views, OUTPUT, 1.0, tmp_path / name, "a red ball"
-    )
+    written = write_all(tmp_path / name)
   for path, _ in written:
     other = tmp_path / "a" / path.name
     assert path.read_bytes() == other.read_bytes(), path.name
