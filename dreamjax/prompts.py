@@ -28,15 +28,25 @@ class Prompt(NamedTuple):
   empty: jax.Array
 
 
+def clean(text: str) -> str:
+  """The prompt with single spaces.
+
+  Raises:
+    ValueError: it is blank.
+  """
+  text = " ".join(text.split())
+  if not text:
+    raise ValueError('The prompt is empty; say what to make: "a red mug".')
+  return text
+
+
 def texts(text: str, settings: config.PromptConfig) -> list[str]:
   """The K view texts, then the overhead text, then the negative prompt.
 
   Raises:
     ValueError: the prompt is blank.
   """
-  text = " ".join(text.split())
-  if not text:
-    raise ValueError('The prompt is empty; say what to make: "a red mug".')
+  text = clean(text)
   words = [word for _, word in settings.views] + [settings.overhead]
   return [f"{text}, {word}" for word in words] + [settings.negative]
 
@@ -117,8 +127,8 @@ def read_file(path: str) -> list[str]:
     raise ValueError(f"prompts_file: {path}: {error.strerror}.") from error
   except UnicodeDecodeError as error:
     raise ValueError(f"prompts_file: {path} is not UTF-8: {error}.") from error
-  lines = (" ".join(line.split()) for line in text.split("\n"))
-  found = list(dict.fromkeys(line for line in lines if line))
+  lines = [clean(line) for line in text.split("\n") if line.strip()]
+  found = list(dict.fromkeys(lines))
   if not found:
     raise ValueError(f"prompts_file: {path} holds no prompt; one per line.")
   return found

@@ -103,7 +103,8 @@ def open_for(
 
   Args:
     run: what is to be run.
-    folder: a new or empty folder, or one of the same run.
+    folder: a new or empty folder, one of the same run, or one of a run that
+      did not come to its first checkpoint.
     restore: "auto" continues the run that the folder holds; "never" throws
       away its checkpoints and starts anew, whatever run it was; a path (a
       workdir) says where a new run takes its first state from.
@@ -134,7 +135,7 @@ def open_for(
       _check_empty(folder)
     elif restore == "never":
       shutil.rmtree(checkpoints, ignore_errors=True)
-    else:
+    elif any(checkpoints.glob("[0-9]*")):  # Else there is nothing to lose.
       _check_same(_record(read_run(folder)), record, folder)
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     files.write_bytes(known, text.encode())

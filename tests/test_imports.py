@@ -15,7 +15,7 @@ LAYERS = (
     ("cameras", "checkpoint", "occupancy", "parallel", "progress"),
     ("losses", "shading", "workdir"),
     ("fields", "diffusion", "prompts"),
-    ("render", "guidance"),
+    ("render", "guidance", "options"),
     ("train", "toybox", "evaluation", "outputs"),
     ("main",),
     ("__main__",),

@@ -60,6 +60,14 @@ def test_folder_of_another_run_is_refused_with_the_differences(tmp_path):
   assert contents(tmp_path) == before
 
 
+def test_a_run_without_a_checkpoint_gives_its_folder_away(tmp_path):
+  with workdir.open_for(RUN, tmp_path):
+    pass  # It failed: a mistake in the config, perhaps.
+  with workdir.open_for(with_steps(9), tmp_path):
+    pass
+  assert workdir.read_run(tmp_path) == with_steps(9)
+
+
 def test_never_starts_anew(tmp_path):
   with workdir.open_for(RUN, tmp_path) as store:
     store.save(5, STATE)

@@ -1,0 +1,221 @@
+"""The command line: flags -> config -> weights -> fit -> files.
+
+Heavy modules are imported where they are used, so that help and mistakes in
+flags are answered at once.
+"""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import math
+import os
+import pathlib
+import platform
+import signal
+import sys
+from typing import Callable, Iterator, Sequence
+
+from dreamjax import config_io
+from dreamjax import options as options_lib
+
+OK, BAD_INPUT, DIVERGED, EMPTY = 0, 2, 3, 4
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs one command; returns the exit code."""
+  argv = list(sys.argv if argv is None else argv)
+  for stream in (sys.stdout, sys.stderr):
+    stream.reconfigure(errors="backslashreplace")  # LANG=C has no umlauts.
+  try:
+    if any(word in ("-h", "-help", "--help") for word in argv[1:]):
+      print(options_lib.help_text())
+      return OK
+    options = options_lib.parse(argv, list(_VERBS))
+    return _VERBS[options.verb](options)
+  except options_lib.InputError as error:
+    print(f"dreamjax: {error}", file=sys.stderr)
+    return BAD_INPUT
+  except KeyboardInterrupt:
+    return 128 + signal.SIGINT
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+  """While input is read, a refusal becomes a line instead of a traceback."""
+  try:
+    yield
+  except (ValueError, OSError) as error:
+    raise options_lib.InputError(error) from error
+
+
+class Signals:
+  """Turns the first SIGINT or SIGTERM into a wish; a second one ends at once.
+
+  Attributes:
+    received: number of the first signal, or 0.
+  """
+
+  def __init__(self):
+    self.received = 0
+    self._previous = {}
+
+  def __enter__(self) -> "Signals":
+    for number in (signal.SIGINT, signal.SIGTERM):
+      self._previous[number] = signal.signal(number, self._handle)
+    return self
+
+  def __exit__(self, *_) -> None:
+    for number, handler in self._previous.items():
+      signal.signal(number, handler)
+
+  def _handle(self, number, _) -> None:
+    if self.received:
+      os._exit(128 + number)  # Python's own way out would wait for XLA.
+    self.received = number
+
+
+def _weights(options: options_lib.Options, texts: Sequence[str]) -> str:
+  """The weights folder; a prompt that the toybox cannot know is refused."""
+  if options.flags.weights != "toybox":
+    return options.flags.weights
+  from dreamjax import toybox
+
+  for text in texts:
+    toybox.check_words(text)
+  return str(toybox.WEIGHTS)
+
+
+def _fit(options: options_lib.Options) -> int:
+  """Makes the objects of the prompts, or goes on making them."""
+  with contextlib.ExitStack() as stack:
+    with _refusals():
+      config, folder = options.config(), options.workdir()
+      texts = options.prompts()
+      from dreamjax import parallel, train, workdir
+      from dreamjax.diffusion import weights
+
+      where = parallel.layout(
+          len(texts), config.train.views, options.flags.devices
+      )
+      source = _weights(options, texts)
+      fingerprint = workdir.fingerprint(source)
+      run = workdir.Run(config, texts, options.flags.seed, fingerprint)
+      store = stack.enter_context(
+          workdir.open_for(run, folder, options.flags.restore)
+      )
+      pipeline = weights.load(source, config.guidance.dtype)
+    with Signals() as signals:
+      try:
+        state = train.fit(
+            run, pipeline, store, where, folder, lambda: signals.received > 0
+        )
+      except FloatingPointError as error:
+        print(f"dreamjax: {error}", file=sys.stderr)
+        return DIVERGED
+    if signals.received:
+      return 128 + signals.received
+    return _write(run, state, folder, _pictures, _meshes)
+
+
+def _anew(options: options_lib.Options, writer: Callable[..., list]) -> int:
+  """Writes some of a run's files anew, by another config.output if wanted."""
+  with contextlib.ExitStack() as stack:
+    with _refusals():
+      folder = options.workdir()
+      from dreamjax import train, workdir
+
+      run = workdir.read_run(folder)
+      for name, _ in options.settings:
+        if not name.startswith("output."):
+          raise ValueError(f"--config.{name}: only config.output can change.")
+      config = config_io.override(run.config, options.settings)
+      store = stack.enter_context(workdir.open_for(run, folder))
+      state = train.restore(run, store)
+    return _write(run._replace(config=config), state, folder, writer)
+
+
+def _render(options: options_lib.Options) -> int:
+  return _anew(options, _pictures)
+
+
+def _export(options: options_lib.Options) -> int:
+  return _anew(options, _meshes)
+
+
+def _write(run, state, folder: pathlib.Path, *writers) -> int:
+  """Writes the outputs of each prompt, with a line per file."""
+  from dreamjax import train, workdir
+  from dreamjax.outputs import mesh
+
+  code = OK
+  folders = workdir.prompt_folders(folder, run.prompts)
+  for i, (place, text) in enumerate(zip(folders, run.prompts)):
+    place.mkdir(exist_ok=True)
+    scene = train.scene(run.config, state, i)
+    try:
+      for writer in writers:
+        for path, what in writer(scene, run.config, place, text):
+          print(f"{path}: {what}", flush=True)
+    except mesh.EmptyScene as error:
+      print(f"dreamjax: {text}: {error}", file=sys.stderr)
+      code = EMPTY
+  return code
+
+
+def _pictures(scene, config, folder, text):
+  from dreamjax.outputs import report
+
+  return report.write_pictures(scene.render_views, config.output, folder, text)
+
+
+def _meshes(scene, config, folder, text):
+  from dreamjax.outputs import report
+
+  bound = config.render.bound
+  return report.write_meshes(scene.query, config.output, bound, folder, text)
+
+
+def _sample(options: options_lib.Options) -> int:
+  """Draws one image per prompt."""
+  with _refusals():
+    config, texts = options.config(), options.prompts()
+    from dreamjax.diffusion import sample, weights
+    from dreamjax.outputs import images
+
+    pipeline = weights.load(_weights(options, texts), config.guidance.dtype)
+  negative = config.prompt.negative
+  drawn = sample.draw(
+      pipeline, texts, negative=negative, seed=options.flags.seed
+  )
+  columns = math.isqrt(len(texts) - 1) + 1
+  picture = images.image_grid(drawn, columns, texts)
+  with _refusals():
+    images.save_image(options.flags.out, picture)
+  print(f"{options.flags.out}: what the weights draw")
+  return OK
+
+
+def _doctor(_: options_lib.Options) -> int:
+  """Says what this installation can use."""
+  import jax
+
+  from dreamjax.ops import kernels
+
+  print(f"Python {platform.python_version()} on {platform.platform()}")
+  for name in ("dreamjax", "jax", "jaxlib", "flax", "orbax-checkpoint"):
+    print(f"{name} {importlib.metadata.version(name)}")
+  for device in jax.local_devices():
+    print(f"device {device.id}: {device.device_kind}")
+  print(kernels.status())
+  has_encoder = importlib.util.find_spec("imageio_ffmpeg") is not None
+  print(f"turntable: {'mp4' if has_encoder else 'webp, for want of [video]'}")
+  return OK
+
+
+_VERBS = {
+    "fit": _fit,
+    "sample": _sample,
+    "render": _render,
+    "export": _export,
+    "doctor": _doctor,
+}

@@ -1,0 +1,162 @@
+"""The words of a command line: verb, flags, and the config's overrides."""
+
+import os
+import pathlib
+from typing import NamedTuple, Sequence
+
+from absl import flags
+
+from dreamjax import config as config_lib
+from dreamjax import config_io
+
+USAGE = """\
+dreamjax: text to 3D by score distillation.
+
+  dreamjax --prompt="a red mug" --workdir=out/red-mug
+      makes the object; the same command goes on where it was stopped
+  dreamjax sample --prompt="a red mug" --out=mug.png
+      draws images, to see what the weights can do
+  dreamjax render --workdir=out/red-mug --config.output.image_size=256
+      makes the pictures of a run anew
+  dreamjax export --workdir=out/red-mug --config.output.mesh_resolution=256
+      makes the meshes of a run anew
+  dreamjax doctor
+      says what this installation can use
+
+--config.GROUP.FIELD=VALUE changes any number of a config, for example
+--config.guidance.scale=50, --config.camera.distance=1,1.5 or
+--config.guidance.t_max.start=0.7.
+
+Exit codes: 0 done, 2 bad input, 3 the run diverged, 4 the scene is empty,
+130 or 143 stopped by SIGINT or SIGTERM with a checkpoint saved.
+"""
+
+
+class InputError(Exception):
+  """What the user gave cannot be used; the message is one line."""
+
+
+class Options(NamedTuple):
+  """A command line, parsed.
+
+  Attributes:
+    verb: what to do.
+    flags: values of the flags.
+    settings: (dotted name, text) of the fields of the config to replace.
+  """
+
+  verb: str
+  flags: flags.FlagValues
+  settings: list[tuple[str, str]]
+
+  def config(self) -> config_lib.Config:
+    """The config that the flags ask for."""
+    return config_io.override(config_io.load(self.flags.config), self.settings)
+
+  def prompts(self) -> tuple[str, ...]:
+    """The prompt, or those of the file."""
+    from dreamjax import prompts  # Imports jax.
+
+    one, file = self.flags.prompt, self.flags.prompts_file
+    if (one is None) == (file is None):
+      raise InputError('give either --prompt="..." or --prompts_file=FILE.')
+    if file is not None:
+      return tuple(prompts.read_file(file))
+    return (prompts.clean(_decoded(one)),)
+
+  def workdir(self) -> pathlib.Path:
+    """The folder of the run."""
+    if not self.flags.workdir:
+      raise InputError("give --workdir=FOLDER.")
+    return pathlib.Path(self.flags.workdir)
+
+
+def help_text() -> str:
+  """Usage and all flags."""
+  return USAGE + _flag_values().get_help()
+
+
+def _flag_values() -> flags.FlagValues:
+  """The flags, not yet parsed."""
+  values = flags.FlagValues()
+  text = lambda *args: flags.DEFINE_string(*args, flag_values=values)
+  text("prompt", None, "What to make.")
+  text("prompts_file", None, "UTF-8 file with one prompt per line.")
+  text(
+      "workdir",
+      None,
+      "Folder of the run. With --prompts_file each prompt gets a folder in it.",
+  )
+  text(
+      "config",
+      "toybox",
+      "Name of a shipped config, or a Python file with get_config(), which is"
+      " executed.",
+  )
+  text(
+      "weights",
+      "toybox",
+      "Folder of a Stable Diffusion 1.x or 2.x in diffusers format, or"
+      " `toybox`, the prior that comes with dreamjax.",
+  )
+  text(
+      "restore",
+      "auto",
+      "`auto` continues the run in --workdir, `never` starts it anew, the"
+      " workdir of another run gives the first state.",
+  )
+  text("out", "sample.png", "Image that `sample` writes.")
+  flags.DEFINE_integer(
+      "seed", 0, "Seed of all random numbers.", flag_values=values
+  )
+  flags.DEFINE_integer(
+      "devices",
+      0,
+      "Devices to use; 0 takes as many as divide the work.",
+      lower_bound=0,
+      flag_values=values,
+  )
+  return values
+
+
+def parse(argv: Sequence[str], verbs: Sequence[str]) -> Options:
+  """Options of a command line.
+
+  Args:
+    argv: program name, then a verb and flags in any order.
+    verbs: the verbs there are; the first one is the default.
+  Raises:
+    InputError: an unknown verb or flag, or a flag without its value.
+  """
+  rest, settings = [], []
+  arguments = iter(argv)
+  for argument in arguments:
+    name, equals, value = argument.lstrip("-").partition("=")
+    if argument.startswith("-") and name.startswith("config."):
+      if not equals:
+        value = next(arguments, None)
+        if value is None:
+          raise InputError(f"--{name} needs a value.")
+      settings.append((name.removeprefix("config."), _decoded(value)))
+    else:
+      rest.append(argument)
+  options = _flag_values()
+  options.set_gnu_getopt(True)
+  try:
+    words = options(rest)[1:]
+  except flags.Error as error:
+    raise InputError(" ".join(str(error).split())) from error
+  if len(words) > 1 or not set(words) <= set(verbs):
+    raise InputError(
+        f"{' '.join(words)!r} is no command; there are {', '.join(verbs)}. A"
+        ' prompt is given as --prompt="...".'
+    )
+  return Options([*words, verbs[0]][0], options, settings)
+
+
+def _decoded(text: str) -> str:
+  """An argument as UTF-8, whatever the locale took it for."""
+  try:
+    return os.fsencode(text).decode("utf-8")
+  except UnicodeDecodeError as error:
+    raise InputError(f"{text!r} is not UTF-8.") from error
