@@ -15,6 +15,7 @@ import signal
 import sys
 from typing import Callable, Iterator, Sequence
 
+import dreamjax
 from dreamjax import config_io
 from dreamjax import options as options_lib
 
@@ -201,8 +202,9 @@ def _doctor(_: options_lib.Options) -> int:
 
   from dreamjax.ops import kernels
 
+  print(f"dreamjax {dreamjax.__version__}")
   print(f"Python {platform.python_version()} on {platform.platform()}")
-  for name in ("dreamjax", "jax", "jaxlib", "flax", "orbax-checkpoint"):
+  for name in ("jax", "jaxlib", "flax", "orbax-checkpoint"):
     print(f"{name} {importlib.metadata.version(name)}")
   for device in jax.local_devices():
     print(f"device {device.id}: {device.device_kind}")
