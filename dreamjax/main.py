@@ -123,7 +123,7 @@ def _anew(options: options_lib.Options, writer: Callable[..., list]) -> int:
   with contextlib.ExitStack() as stack:
     with _refusals():
       folder = options.workdir()
-      from dreamjax import train, workdir
+      from dreamjax import workdir
 
       run = workdir.read_run(folder)
       for name, _ in options.settings:
@@ -131,6 +131,8 @@ def _anew(options: options_lib.Options, writer: Callable[..., list]) -> int:
           raise ValueError(f"--config.{name}: only config.output can change.")
       config = config_io.override(run.config, options.settings)
       store = stack.enter_context(workdir.open_for(run, folder))
+      from dreamjax import train
+
       state = train.restore(run, store)
     return _write(run._replace(config=config), state, folder, writer)
 
