@@ -59,6 +59,11 @@ def _outputs_last(path, array):
   return array.T if array.ndim == 2 else array.transpose(2, 3, 1, 0)
 
 
+def _without_pixel(shape):
+  """The shape of a 1x1 convolution as that of a matrix."""
+  return shape[:2] if shape[2:] == (1, 1) else shape
+
+
 def to_checkpoint(params: dict[str, Any]) -> dict[str, np.ndarray]:
   """Arrays under their checkpoint keys, of one network's parameters."""
   return {
@@ -108,22 +113,19 @@ def from_checkpoint(
     array = arrays[name]
     if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
       raise tensors.WeightsError(f"{source}: {name} is {array.dtype}.")
-    if path[-1] == "kernel" and array.shape[2:] in ((), (1, 1)):
-      array = array.reshape(
-          array.shape[:2] + (1,) * (len(shape.shape) - 2)
-      )
-    array = _outputs_last(path, array)
-    if array.shape != shape.shape:
-      want = _outputs_first(path, np.empty(shape.shape, np.bool_)).shape
+    want = _outputs_first(path, np.broadcast_to(False, shape.shape)).shape
+    if _without_pixel(array.shape) != _without_pixel(want):
       raise tensors.WeightsError(
-          f"{source}: {name} is {arrays[name].shape}, config.json wants"
-          f" {want}."
+          f"{source}: {name} is {array.shape}, config.json wants {want}."
       )
+    array = _outputs_last(path, array.reshape(want))
     small = path[-1] in ("scale", "bias") or path[0].startswith("time_")
-    array = array.astype(np.float32 if small else dtype, order="C")
+    with np.errstate(over="ignore"):  # Told by the next line, with its name.
+      array = array.astype(np.float32 if small else dtype, order="C")
     if not np.isfinite(array).all():
       raise tensors.WeightsError(
-          f"{source}: {name} holds NaN or infinity; the file is damaged."
+          f"{source}: {name} holds NaN or infinity, or a number too large for"
+          f" {array.dtype}; the file is damaged."
       )
     return jnp.asarray(array)
 

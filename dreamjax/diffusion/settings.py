@@ -1,4 +1,4 @@
-"""From a model folder's JSON to a frozen dataclass, refusing what is unknown."""
+"""From a model folder's JSON to a frozen dataclass; the unknown is refused."""
 
 import dataclasses
 from typing import Any, TypeVar

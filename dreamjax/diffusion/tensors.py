@@ -60,9 +60,9 @@ def read(path):
     with path.open("rb") as file:
       start = file.read(8)
       size = int.from_bytes(start, "little")
-      _refuse_other_formats(path, start)
       length = path.stat().st_size
       if len(start) < 8 or not 2 <= size <= min(MAX_HEADER, length - 8):
+        _refuse_other_formats(path, start)
         raise WeightsError(
             f"{path}: not a safetensors file, or cut short: {length} bytes"
             f" with a header of {size}; download it again."
@@ -70,6 +70,8 @@ def read(path):
       header = file.read(size)
   except OSError as error:
     raise WeightsError(f"{path}: {error.strerror}.") from error
+  if not header.startswith(b"{"):
+    _refuse_other_formats(path, start)
   entries = _parse_header(path, header)
   if length == 8 + size:
     data = np.empty(0, np.uint8)
@@ -79,11 +81,9 @@ def read(path):
 
 
 def _refuse_other_formats(path, start):
-  # A zip archive (torch.save since 1.6) or a pickle, protocol 2 to 5.
-  if start[:4] == b"PK\x03\x04" or (
-      start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
-      and start[2:] != bytes(6)
-  ):
+  """Names the format of a file that is not safetensors, if it is known."""
+  zipped = start.startswith(b"PK\x03\x04")  # torch.save since 1.6
+  if zipped or (start[:1] == b"\x80" and start[1:2] in b"\x02\x03\x04\x05"):
     raise WeightsError(f"{path}: a pickle, whatever its name. {SAFE_WAY}")
   if start == b"version ":
     raise WeightsError(

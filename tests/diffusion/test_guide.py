@@ -1,0 +1,30 @@
+"""Classifier-free guidance."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from dreamjax.diffusion import guide
+
+
+def test_scale_zero_ignores_the_text_and_one_follows_it():
+  text, none = jnp.array([1.0, -2.0]), jnp.array([0.5, 3.0])
+  np.testing.assert_array_equal(guide.classifier_free(text, none, 0.0), none)
+  np.testing.assert_array_equal(guide.classifier_free(text, none, 1.0), text)
+
+
+def test_scale_extrapolates_from_the_unconditional_prediction():
+  guided = guide.classifier_free(jnp.array([2.0]), jnp.array([1.0]), 7.5)
+  np.testing.assert_allclose(guided, [8.5])  # 1 + 7.5 (2 - 1)
+
+
+def test_guiding_velocities_equals_guiding_noise():
+  # Noise is an affine function of velocity at a given latent, and the
+  # weights of guidance sum to one.
+  alpha, sigma, noisy = 0.6, 0.8, jnp.array([0.3])
+  noise = lambda velocity: alpha * velocity + sigma * noisy
+  c, u = jnp.array([1.5]), jnp.array([-0.7])
+  np.testing.assert_allclose(
+      noise(guide.classifier_free(c, u, 4.0)),
+      guide.classifier_free(noise(c), noise(u), 4.0),
+      rtol=1e-6,
+  )

@@ -1,0 +1,134 @@
+"""The model as pure functions."""
+
+import dataclasses
+
+import jax
+from jax import random
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dreamjax.diffusion import unet
+
+
+def image(seed=0):
+  return random.uniform(random.key(seed), (2, 16, 16, 3))
+
+
+def inputs():
+  keys = random.split(random.key(0))
+  noisy = random.normal(keys[0], (2, 8, 8, 4))
+  context = random.normal(keys[1], (2, 8, 32))
+  return noisy, jnp.array([10, 900]), context
+
+
+def relative(a, b):
+  return np.abs(a - b).max() / np.abs(b).max()
+
+
+def test_shapes_and_types_are_as_promised(pipeline):
+  model, params, _, tokenizer = pipeline
+  assert model.image_size == 16
+  assert model.latent_shape(16, 32) == (8, 16, 4)
+  embedding = jax.eval_shape(
+      model.encode_text, params, tokenizer(["a mug", ""])
+  )
+  assert (embedding.shape, embedding.dtype) == ((2, 8, 32), jnp.float32)
+  latent = jax.eval_shape(model.encode_image, params, image())
+  assert (latent.shape, latent.dtype) == ((2, 8, 8, 4), jnp.float32)
+  decoded = jax.eval_shape(model.decode_image, params, latent)
+  assert (decoded.shape, decoded.dtype) == ((2, 16, 16, 3), jnp.float32)
+  output = jax.eval_shape(model.denoise, params, *inputs())
+  assert (output.shape, output.dtype) == ((2, 8, 8, 4), jnp.float32)
+
+
+def test_the_model_is_static_and_its_arrays_are_arguments(pipeline):
+  encode = jax.jit(
+      lambda model, params, token: model.encode_text(params, token),
+      static_argnums=0,
+  )
+  token = pipeline.tokenizer(["a red mug"])
+  first = encode(pipeline.model, pipeline.params, token)
+  encode(dataclasses.replace(pipeline.model), pipeline.params, token)
+  assert encode._cache_size() == 1
+  assert np.isfinite(first).all()
+
+
+def test_the_encoder_has_the_gradient_of_its_image(pipeline):
+  model, params, _, _ = pipeline
+  weight = random.normal(random.key(1), (2, 8, 8, 4))
+  loss = jax.jit(lambda x: jnp.sum(weight * model.encode_image(params, x)))
+  direction = random.normal(random.key(2), image().shape)
+  step = 3e-3  # Smaller ones lose digits, larger ones see curvature.
+  difference = (
+      loss(image() + step * direction) - loss(image() - step * direction)
+  ) / (2 * step)
+  slope = jnp.sum(jax.jit(jax.grad(loss))(image()) * direction)
+  np.testing.assert_allclose(slope, difference, rtol=2e-3)
+
+
+def test_an_image_of_zeros_and_ones_fills_the_encoders_range(
+    pipeline, monkeypatch
+):
+  seen = []
+  monkeypatch.setattr(
+      "dreamjax.diffusion.vae.AutoencoderKL.encode",
+      lambda self, image: (seen.append(image), (image, image))[1],
+  )
+  pipeline.model.encode_image(pipeline.params, jnp.array([[[[0.0, 1.0]]]]))
+  np.testing.assert_array_equal(seen[0].ravel(), [-1.0, 1.0])
+
+
+def test_the_prediction_depends_on_time_and_text(pipeline):
+  noisy, t, context = inputs()
+  denoise = jax.jit(pipeline.model.denoise)
+  base = denoise(pipeline.params, noisy, t, context)
+  assert relative(denoise(pipeline.params, noisy, t + 50, context), base) > 1e-3
+  assert relative(denoise(pipeline.params, noisy, t, -context), base) > 1e-3
+
+
+def test_bfloat16_stays_near_float32(pipeline):
+  # bfloat16 keeps 8 bits: one rounding is 0.4 %, and a few dozen add up.
+  half = dataclasses.replace(pipeline.model, dtype="bfloat16")
+  whole = pipeline.model
+  params = pipeline.params
+  for name, arguments in (
+      ("encode_text", (pipeline.tokenizer(["a red mug"]),)),
+      ("encode_image", (image(),)),
+      ("denoise", inputs()),
+  ):
+    want = jax.jit(getattr(whole, name))(params, *arguments)
+    got = jax.jit(getattr(half, name))(params, *arguments)
+    assert got.dtype == jnp.float32
+    assert relative(got, want) < 0.04, name
+
+
+def test_time_is_embedded_as_in_the_transformer():
+  config = unet.UNetConfig(block_out_channels=(8, 8, 8, 8), norm_num_groups=1)
+  embedding = unet.embed_time(jnp.array([7]), config)[0]
+  rate = 10_000.0 ** (-np.arange(4) / 4)
+  np.testing.assert_allclose(
+      embedding,
+      np.concatenate([np.cos(7 * rate), np.sin(7 * rate)]),
+      atol=1e-6,
+  )
+
+
+@pytest.mark.parametrize("size", [15, 0, 18])
+def test_an_image_of_a_wrong_size_is_refused(size, pipeline):
+  with pytest.raises(ValueError, match="multiples of 4"):
+    pipeline.model.latent_shape(size, 16)
+
+
+def test_the_networks_refuse_wrong_sizes_themselves(pipeline):
+  model, params = pipeline.model, pipeline.params
+  with pytest.raises(ValueError, match="image is 15x16.*multiples of 2"):
+    model.encode_image(params, jnp.zeros((1, 15, 16, 3)))
+  with pytest.raises(ValueError, match="latent is 7x8.*multiples of 2"):
+    noisy, t, context = inputs()
+    model.denoise(params, noisy[:, :7], t, context)
+
+
+def test_an_unknown_type_is_refused(pipeline):
+  with pytest.raises(ValueError, match="float16, want float32 or bfloat16"):
+    dataclasses.replace(pipeline.model, dtype="float16")

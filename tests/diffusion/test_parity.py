@@ -1,0 +1,321 @@
+"""Our models equal diffusers' and transformers' PyTorch models.
+
+PyTorch makes the weights and writes the folder with its own save_pretrained;
+dreamjax opens that folder. Errors are the largest difference over the largest
+value; run with -s to see them.
+"""
+
+import gc
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dreamjax.diffusion import sample
+from dreamjax.diffusion import weights
+
+pytestmark = pytest.mark.parity
+
+TOLERANCE = 1e-4
+"""Float32 sums in another order, through some sixty layers."""
+
+SCHEDULER = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+
+TIMES = np.array([1, 500, 981], np.int32)
+
+CROSS, PLAIN = "CrossAttn{}Block2D", "{}Block2D"
+
+
+def unet_config(blocks, **fields):
+  return fields | {
+      "down_block_types": [block.format("Down") for block in blocks],
+      "up_block_types": [block.format("Up") for block in blocks[::-1]],
+  }
+
+
+def vae_config(*channels, **fields):
+  return fields | {
+      "block_out_channels": channels,
+      "down_block_types": ["DownEncoderBlock2D"] * len(channels),
+      "up_block_types": ["UpDecoderBlock2D"] * len(channels),
+  }
+
+
+SMALL_VAE = vae_config(32, 64, layers_per_block=2, sample_size=32)
+SMALL_TEXT = {
+    "vocab_size": 16,
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 8,
+}
+SMALL_UNET = {
+    "sample_size": 16,
+    "block_out_channels": (64, 128, 128),
+    "cross_attention_dim": 48,
+}
+BLOCKS = (CROSS, CROSS, PLAIN)
+
+SMALL = {
+    "1.x": (
+        SMALL_TEXT | {"hidden_act": "quick_gelu"},
+        SMALL_VAE,
+        unet_config(BLOCKS, attention_head_dim=8, **SMALL_UNET),
+        {},
+    ),
+    "2.x": (
+        SMALL_TEXT | {"hidden_act": "gelu"},
+        SMALL_VAE,
+        unet_config(
+            BLOCKS,
+            attention_head_dim=(1, 2, 2),
+            use_linear_projection=True,
+            **SMALL_UNET,
+        ),
+        {},
+    ),
+    "2.x, velocity": (
+        SMALL_TEXT | {"hidden_act": "gelu"},
+        SMALL_VAE | {"mid_block_add_attention": False},
+        unet_config(
+            BLOCKS,
+            attention_head_dim=(1, 2, 2),
+            use_linear_projection=True,
+            layers_per_block=1,
+            upcast_attention=True,
+            **SMALL_UNET,
+        ),
+        {"prediction_type": "v_prediction"},
+    ),
+}
+
+FULL_VAE = vae_config(
+    128, 256, 512, 512, layers_per_block=2, sample_size=512
+)
+FULL_BLOCKS = (CROSS, CROSS, CROSS, PLAIN)
+FULL_CHANNELS = (320, 640, 1280, 1280)
+
+FULL_1 = (
+    {
+        "vocab_size": 49408,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "hidden_act": "quick_gelu",
+    },
+    FULL_VAE,
+    unet_config(
+        FULL_BLOCKS,
+        sample_size=64,
+        block_out_channels=FULL_CHANNELS,
+        attention_head_dim=8,
+        cross_attention_dim=768,
+    ),
+    {},
+)
+
+FULL_2 = (
+    {
+        "vocab_size": 49408,
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 23,
+        "num_attention_heads": 16,
+        "hidden_act": "gelu",
+    },
+    FULL_VAE,
+    unet_config(
+        FULL_BLOCKS,
+        sample_size=96,
+        block_out_channels=FULL_CHANNELS,
+        attention_head_dim=(5, 10, 20, 20),
+        cross_attention_dim=1024,
+        use_linear_projection=True,
+    ),
+    {"prediction_type": "v_prediction"},
+)
+
+
+def to_torch(images):
+  torch = pytest.importorskip("torch")
+  return torch.from_numpy(np.moveaxis(images, -1, 1).copy())
+
+
+def randomise(module):
+  """Moves norms and biases too: PyTorch starts them at one and zero."""
+  torch = pytest.importorskip("torch")
+  with torch.no_grad():
+    for parameter in module.parameters():
+      if parameter.ndim == 1:
+        parameter.add_(torch.randn_like(parameter), alpha=0.1)
+  return module.eval()
+
+
+def make_pipeline(family, tokenizer_folder):
+  """A PyTorch Stable Diffusion with random weights."""
+  torch = pytest.importorskip("torch")
+  diffusers = pytest.importorskip("diffusers")
+  transformers = pytest.importorskip("transformers")
+  text_config, vae_settings, unet_settings, scheduler = family
+  torch.manual_seed(0)
+  text_encoder = transformers.CLIPTextModel(
+      transformers.CLIPTextConfig(bos_token_id=0, eos_token_id=1, **text_config)
+  )
+  return diffusers.StableDiffusionPipeline(
+      randomise(diffusers.AutoencoderKL(**vae_settings)),
+      randomise(text_encoder),
+      transformers.CLIPTokenizer.from_pretrained(tokenizer_folder),
+      randomise(diffusers.UNet2DConditionModel(**unet_settings)),
+      diffusers.DDIMScheduler(**SCHEDULER | scheduler),
+      safety_checker=None,
+      feature_extractor=None,
+      requires_safety_checker=False,
+  )
+
+
+def draw_with_diffusers(pipe, noise):
+  """A latent for "a red mug" from NHWC noise, 20 steps, scale 7.5."""
+  pipe.set_progress_bar_config(disable=True)
+  return pipe(
+      ["a red mug"],
+      num_inference_steps=20,
+      guidance_scale=7.5,
+      latents=to_torch(noise),
+      output_type="latent",
+  ).images.numpy()
+
+
+def draw_with_dreamjax(pipeline, noise):
+  model, params, schedule, tokenizer = pipeline
+  context = jax.jit(model.encode_text)(params, tokenizer(["a red mug", ""]))
+  return sample.latents(
+      model, params, schedule, context[:1], context[1:], noise, 7.5, steps=20
+  )
+
+
+class Inputs(NamedTuple):
+  """Images f32[1, H, W, 3], noisy latents f32[3, h, w, 4] and more noise."""
+
+  image: np.ndarray
+  noisy: np.ndarray
+  noise: np.ndarray
+
+
+def make_inputs(image_side, latent_side, drawn_side):
+  random = np.random.default_rng(0)
+  normal = lambda *shape: random.standard_normal(shape, np.float32)
+  return Inputs(
+      random.uniform(size=(1, image_side, image_side, 3)).astype(np.float32),
+      normal(3, latent_side, latent_side, 4),
+      normal(1, drawn_side, drawn_side, 4),
+  )
+
+
+def reference(pipe, inputs):
+  """PyTorch's answers by name."""
+  torch = pytest.importorskip("torch")
+  with torch.no_grad():
+    token = pipe.tokenizer(
+        ["a red mug"],
+        padding="max_length",
+        max_length=pipe.tokenizer.model_max_length,
+        return_tensors="pt",
+    ).input_ids
+    context = pipe.text_encoder(token).last_hidden_state
+    latent = pipe.vae.encode(2 * to_torch(inputs.image) - 1).latent_dist.mean
+    image = pipe.vae.decode(latent).sample / 2 + 0.5
+    output = pipe.unet(
+        to_torch(inputs.noisy),
+        torch.tensor(TIMES),
+        context.expand(len(TIMES), -1, -1),
+    ).sample
+  return {
+      "text tower": context.numpy(),
+      "VAE encoder": latent.numpy() * pipe.vae.config.scaling_factor,
+      "VAE decoder": image.numpy(),
+      "UNet": output.numpy(),
+      "DDIM, 20 steps": draw_with_diffusers(pipe, inputs.noise),
+  }
+
+
+def ours(pipeline, inputs):
+  """Our answers by the same names."""
+  model, params, _, tokenizer = pipeline
+  context = jax.jit(model.encode_text)(params, tokenizer(["a red mug"]))
+  latent = jax.jit(model.encode_image)(params, inputs.image)
+  contexts = jnp.broadcast_to(context, (len(TIMES), *context.shape[1:]))
+  return {
+      "text tower": context,
+      "VAE encoder": latent,
+      "VAE decoder": jax.jit(model.decode_image)(params, latent),
+      "UNet": jax.jit(model.denoise)(
+          params, inputs.noisy, TIMES, contexts
+      ),
+      "DDIM, 20 steps": draw_with_dreamjax(pipeline, inputs.noise),
+  }
+
+
+def relative_error(got, want):
+  """Of an NHWC array against an NCHW one, or of equal layouts."""
+  if want.ndim == 4:
+    want = want.transpose(0, 2, 3, 1)
+  return np.abs(np.asarray(got) - want).max() / np.abs(want).max()
+
+
+def check(family, tokenizer_folder, folder, inputs):
+  pipe = make_pipeline(family, tokenizer_folder)
+  pipe.save_pretrained(folder)
+  want = reference(pipe, inputs)
+  # Two models of full size do not fit a small machine.
+  del pipe
+  gc.collect()
+  got = ours(weights.load(folder), inputs)
+  errors = {name: relative_error(got[name], want[name]) for name in want}
+  print(*(f"\n  {name:15s} {error:.1e}" for name, error in errors.items()))
+  assert max(errors.values()) <= TOLERANCE, errors
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_small_models_equal_pytorch(family, make_tokenizer, tmp_path):
+  check(SMALL[family], make_tokenizer(8), tmp_path, make_inputs(32, 16, 16))
+
+
+def test_stable_diffusion_1_equals_pytorch_at_full_size(
+    make_tokenizer, tmp_path
+):
+  check(FULL_1, make_tokenizer(77), tmp_path, make_inputs(256, 32, 8))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [FULL_1, FULL_2], ids=["1.5", "2.1"])
+def test_full_size_models_equal_pytorch_at_512_pixels(
+    family, make_tokenizer, tmp_path
+):
+  check(family, make_tokenizer(77), tmp_path, make_inputs(512, 64, 8))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_diffusers_opens_what_we_write_and_draws_the_same(
+    dtype, pipeline, tmp_path
+):
+  torch = pytest.importorskip("torch")
+  diffusers = pytest.importorskip("diffusers")
+  weights.save(tmp_path, pipeline, dtype)
+  pipe = diffusers.StableDiffusionPipeline.from_pretrained(
+      tmp_path, dtype=torch.float32
+  )
+  noise = make_inputs(16, 8, 8).noise
+  want = draw_with_diffusers(pipe, noise)
+  got = draw_with_dreamjax(weights.load(tmp_path), noise)
+  assert relative_error(got, want) <= TOLERANCE
