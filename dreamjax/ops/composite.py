@@ -1,7 +1,5 @@
 """Volume rendering of packed samples (Max 1995; Mildenhall et al. 2020)."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -61,10 +59,13 @@ def definition(density, value, width, offset):
   _, through = jax.lax.associative_scan(add, (starts, depth))
   before = jnp.where(starts, 0, jnp.roll(through, 1))
   weight = jnp.exp(-before) * -jnp.expm1(-depth)
-  rows = functools.partial(
-      jax.ops.segment_sum, segment_ids=ray, num_segments=offset.shape[0] - 1
-  )
-  return rows(weight[:, None] * value), rows(weight), weight
+
+  def rays(values):
+    # One more segment for the slots that no ray owns.
+    segments = offset.shape[0]
+    return jax.ops.segment_sum(values, ray, num_segments=segments)[:-1]
+
+  return rays(weight[:, None] * value), rays(weight), weight
 
 
 @jax.custom_vjp

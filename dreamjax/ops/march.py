@@ -58,7 +58,7 @@ def march(
     TypeError: an array has a wrong dtype.
     ValueError: a shape or a number does not fit.
   """
-  _, sizes = arguments.check(
+  sizes = arguments.check(
       "march",
       origin=(origin, "float32", ("R", 3)),
       direction=(direction, "float32", ("R", 3)),
