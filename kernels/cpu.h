@@ -21,6 +21,31 @@ void RunPart(const HashGather& call, int64_t part);
 void RunPart(const HashScatter& call, int64_t part);
 void RunPart(const HashSlope& call, int64_t part);
 
+// A run of a ray's candidates, and OneByOne that looks at a run at a time.
+struct CandidateRun {
+  static constexpr int kSize = 16;
+  float distance[kSize];
+  int32_t cell[kSize];
+};
+
+void Fill(const Candidates& candidates, int32_t first, CandidateRun& run);
+
+struct RunByRun {
+  template <class Keep>
+  static void ForSamples(const March& m, int64_t batch, int64_t ray,
+                         Keep keep) {
+    const Candidates candidates = CandidatesOf(m, batch, ray);
+    const uint8_t* occupancy = OccupancyOf(m, batch);
+    CandidateRun run;
+    for (int32_t k = 0; k < m.num_candidates; ++k) {
+      const int i = k % CandidateRun::kSize;
+      if (i == 0) Fill(candidates, k, run);
+      if (!(run.distance[i] < candidates.span.far)) return;
+      if (occupancy[run.cell[i]] != 0 && !keep(run.distance[i])) return;
+    }
+  }
+};
+
 // Calls f(i) once for each i in [0, n), in parts of `grain`.
 template <class Pool, class F>
 void ForEach(Pool& pool, int64_t n, int64_t grain, const F& f) {
@@ -42,11 +67,11 @@ void Run(Pool& pool, const Call& call) {
 template <class Pool>
 void Run(Pool& pool, const March& march) {
   const int64_t num_rays = march.num_batches * march.num_rays;
-  ForEach(pool, num_rays, kRaysPerPart, CountSamples{march});
+  ForEach(pool, num_rays, kRaysPerPart, CountSamples<RunByRun>{march});
   for (int64_t batch = 0; batch < march.num_batches; ++batch) {
     SumCounts(march, batch);
   }
-  ForEach(pool, num_rays, kRaysPerPart, WriteSamples{march});
+  ForEach(pool, num_rays, kRaysPerPart, WriteSamples<RunByRun>{march});
   ForEach(pool, march.num_batches * march.num_slots, kSlotsPerPart,
           ClearSlot{march});
 }

@@ -195,17 +195,18 @@ ffi::Error MarchRays(Exec exec, MarchAttributes a, F32 origin, F32 direction,
   March m;
   m.num_batches = Batches(jitter, 1);
   m.num_rays = Size(jitter, 0);
-  m.resolution = Size(occupancy, 0);
   m.num_slots = Size(*distance, 0);
   const int64_t rays = m.num_batches * m.num_rays;
   const int64_t slots = m.num_batches * m.num_slots;
-  const int64_t cells = m.resolution * m.resolution * m.resolution;
-  if (!Has(origin, 3 * rays) || !Has(direction, 3 * rays) ||
-      !Has(occupancy, m.num_batches * cells) || !Has(*distance, slots) ||
+  const int64_t resolution = Size(occupancy, 0);
+  if (resolution < 1 || resolution > 1024 || !Has(origin, 3 * rays) || !Has(direction, 3 * rays) ||
+      !Has(occupancy,
+           m.num_batches * resolution * resolution * resolution) || !Has(*distance, slots) ||
       !Has(*width, slots) || !Has(*ray, slots) ||
       !Has(*offset, rays + m.num_batches) || !Has(*overflow, m.num_batches)) {
     return Misfit();
   }
+  m.resolution = static_cast<int32_t>(resolution);
   m.num_candidates = a.candidates;
   m.step = a.step;
   m.bound = a.bound;

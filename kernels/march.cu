@@ -53,13 +53,13 @@ const char* Launch(CUstream_st* stream, const March& march) {
   const int64_t rays = march.num_batches * march.num_rays;
   const int64_t slots = march.num_batches * march.num_slots;
   if (march.num_batches == 0) return nullptr;
-  cudaError_t error = ForEach(stream, rays, CountSamples{march});
+  cudaError_t error = ForEach(stream, rays, CountSamples<OneByOne>{march});
   if (error == cudaSuccess) {
     ScanCounts<<<static_cast<unsigned>(march.num_batches), kScanThreads, 0,
                  stream>>>(march);
     error = cudaGetLastError();
   }
-  if (error == cudaSuccess) error = ForEach(stream, rays, WriteSamples{march});
+  if (error == cudaSuccess) error = ForEach(stream, rays, WriteSamples<OneByOne>{march});
   if (error == cudaSuccess) error = ForEach(stream, slots, ClearSlot{march});
   return Explain(error);
 }

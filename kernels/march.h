@@ -13,7 +13,7 @@ namespace dreamjax {
 struct March {
   int64_t num_batches;
   int64_t num_rays;
-  int64_t resolution;      // G
+  int32_t resolution;      // G, at most 1024
   int64_t num_slots;       // M
   int32_t num_candidates;  // per ray, at most
   float step;
@@ -50,46 +50,80 @@ DJ_HD Span Intersect(const float* origin, const float* direction, float bound) {
   return {near > 0.0f ? near : 0.0f, middle + half};
 }
 
-// The occupancy cell that holds a coordinate; NaN and outside are clamped.
-DJ_HD int64_t CellOf(float coordinate, float bound, float cells_per_unit,
-                     int64_t resolution) {
-  const float place = (coordinate + bound) * cells_per_unit;
-  const float last = static_cast<float>(resolution - 1);
-  const float clamped = place > 0.0f ? place : 0.0f;
-  return static_cast<int64_t>(clamped < last ? clamped : last);
+// A ray's candidates t_k, and the cells of the occupancy grid they fall into.
+struct Candidates {
+  Span span;
+  float jitter;
+  float step;
+  int32_t resolution;
+  float start[3];  // in cells, t = 0
+  float slope[3];  // in cells per unit of t
+
+  DJ_HD float Distance(int32_t k) const {
+    return span.near + (static_cast<float>(k) + jitter) * step;
+  }
+
+  // Clamped to the grid, NaN too.
+  DJ_HD int32_t Cell(float distance) const {
+    const float last = static_cast<float>(resolution - 1);
+    int32_t cell = 0;
+    for (int a = 0; a < 3; ++a) {
+      const float place = start[a] + distance * slope[a];
+      const float clamped = place > 0.0f ? place : 0.0f;
+      cell = cell * resolution +
+             static_cast<int32_t>(clamped < last ? clamped : last);
+    }
+    return cell;
+  }
+};
+
+DJ_HD Candidates CandidatesOf(const March& m, int64_t batch, int64_t ray) {
+  const int64_t index = batch * m.num_rays + ray;
+  const float* origin = m.origin + 3 * index;
+  const float* direction = m.direction + 3 * index;
+  const float cells_per_unit =
+      static_cast<float>(m.resolution) / (2.0f * m.bound);
+  Candidates candidates;
+  candidates.span = Intersect(origin, direction, m.bound);
+  candidates.jitter = m.jitter[index];
+  candidates.step = m.step;
+  candidates.resolution = m.resolution;
+  for (int a = 0; a < 3; ++a) {
+    candidates.start[a] = (origin[a] + m.bound) * cells_per_unit;
+    candidates.slope[a] = direction[a] * cells_per_unit;
+  }
+  return candidates;
+}
+
+DJ_HD const uint8_t* OccupancyOf(const March& m, int64_t batch) {
+  const int64_t g = m.resolution;
+  return m.occupancy + batch * g * g * g;
 }
 
 // Calls keep(distance) for each sample of a ray, nearest first, while it
 // returns true.
-template <class Keep>
-DJ_HD void ForSamples(const March& m, int64_t batch, int64_t ray, Keep keep) {
-  const int64_t index = batch * m.num_rays + ray;
-  const float* origin = m.origin + 3 * index;
-  const float* direction = m.direction + 3 * index;
-  const int64_t g = m.resolution;
-  const uint8_t* occupancy = m.occupancy + batch * g * g * g;
-  const float cells_per_unit = static_cast<float>(g) / (2.0f * m.bound);
-  const float jitter = m.jitter[index];
-  const Span span = Intersect(origin, direction, m.bound);
-  for (int32_t k = 0; k < m.num_candidates; ++k) {
-    const float t = span.near + (static_cast<float>(k) + jitter) * m.step;
-    if (!(t < span.far)) return;
-    int64_t cell = 0;
-    for (int a = 0; a < 3; ++a) {
-      cell = cell * g + CellOf(origin[a] + t * direction[a], m.bound,
-                               cells_per_unit, g);
+struct OneByOne {
+  template <class Keep>
+  DJ_HD static void ForSamples(const March& m, int64_t batch, int64_t ray,
+                               Keep keep) {
+    const Candidates candidates = CandidatesOf(m, batch, ray);
+    const uint8_t* occupancy = OccupancyOf(m, batch);
+    for (int32_t k = 0; k < m.num_candidates; ++k) {
+      const float t = candidates.Distance(k);
+      if (!(t < candidates.span.far)) return;
+      if (occupancy[candidates.Cell(t)] != 0 && !keep(t)) return;
     }
-    if (occupancy[cell] != 0 && !keep(t)) return;
   }
-}
+};
 
-// Pass 1: offset[r + 1] = number of samples of ray r.
+// Pass 1, with a Walk like OneByOne: offset[r + 1] = number of samples of ray r.
+template <class Walk>
 struct CountSamples {
   March m;
   DJ_HD void operator()(int64_t i) const {
     const int64_t batch = i / m.num_rays, ray = i % m.num_rays;
     int32_t count = 0;
-    ForSamples(m, batch, ray, [&count](float) {
+    Walk::ForSamples(m, batch, ray, [&count](float) {
       ++count;
       return true;
     });
@@ -112,6 +146,7 @@ inline void SumCounts(const March& m, int64_t batch) {
 }
 
 // Pass 3: each ray fills its slots.
+template <class Walk>
 struct WriteSamples {
   March m;
   DJ_HD void operator()(int64_t i) const {
@@ -121,7 +156,7 @@ struct WriteSamples {
     const int64_t end = batch * m.num_slots + offset[1];
     if (slot == end) return;
     const March& to = m;
-    ForSamples(m, batch, ray, [&slot, end, ray, &to](float distance) {
+    Walk::ForSamples(m, batch, ray, [&slot, end, ray, &to](float distance) {
       to.distance[slot] = distance;
       to.width[slot] = to.step;
       to.ray[slot] = static_cast<int32_t>(ray);

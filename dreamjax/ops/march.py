@@ -107,8 +107,10 @@ def definition(
   near = jnp.maximum(middle - half, 0)
   count = jnp.arange(math.ceil(2 * bound / step), dtype=jnp.float32)
   distance = near[:, None] + (count + jitter[:, None]) * step
-  point = origin[:, None] + distance[..., None] * direction[:, None]
-  cell = jnp.floor((point + bound) * (resolution / (2 * bound)))
+  cells_per_unit = resolution / (2 * bound)
+  start = (origin + bound) * cells_per_unit
+  slope = direction * cells_per_unit
+  cell = start[:, None] + distance[..., None] * slope[:, None]
   x, y, z = jnp.moveaxis(
       jnp.clip(cell, 0, resolution - 1).astype(jnp.int32), -1, 0
   )

@@ -1,0 +1,118 @@
+// The hash grid's arithmetic for one point, and its loops over many.
+
+#include "hash_grid.h"
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "cpu.h"
+#include "testing.h"
+
+namespace dreamjax {
+namespace {
+
+constexpr Level kDense = {15.0f, 16, 4096, 0, true};
+constexpr Level kHashed = {99.0f, 100, 1024, 4096, false};
+
+HashGrid TwoLevels(bool smoothstep) {
+  HashGrid grid = {2, 2, 4096 + 1024, smoothstep, {}};
+  grid.level[0] = kDense;
+  grid.level[1] = kHashed;
+  return grid;
+}
+
+template <bool kIsDense>
+void NoPointLeavesTheTable(const Level& level) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  std::vector<float> places = Uniform(3000, -0.5f, 1.5f);
+  for (const float odd : {0.0f, 1.0f, -1e30f, 1e30f, infinity, -infinity,
+                          std::nanf("")}) {
+    places.insert(places.end(), {odd, 0.5f, odd, odd, odd, odd});
+  }
+  for (size_t i = 0; i < places.size(); i += 3) {
+    const Cell cell =
+        Locate<kIsDense>(level, places[i], places[i + 1], places[i + 2]);
+    for (const int32_t index : cell.index) {
+      EXPECT(index >= 0 && index < level.size);
+    }
+  }
+}
+
+void WeightsSumToOneAndTheirDerivativesToZero() {
+  const std::vector<float> f = Uniform(300, 0.0f, 1.0f);
+  const float v[3] = {0.3f, -2.0f, 1.0f};
+  for (const bool smoothstep : {false, true}) {
+    for (size_t i = 0; i < f.size(); i += 3) {
+      const Axis x = MakeAxis(f[i], 10.0f, smoothstep);
+      const Axis y = MakeAxis(f[i + 1], 10.0f, smoothstep);
+      const Axis z = MakeAxis(f[i + 2], 10.0f, smoothstep);
+      float sum = 0.0f, along = 0.0f;
+      for (int k = 0; k < 8; ++k) {
+        sum += Weight(x, y, z, k);
+        along += WeightAlong(x, y, z, k, v);
+      }
+      EXPECT(std::fabs(sum - 1.0f) < 1e-5f);
+      EXPECT(std::fabs(along) < 1e-4f);
+    }
+  }
+}
+
+// sum_k s_k v . grad weight_k, formed in the two orders.
+void SlopeAndWeightAlongAgree() {
+  const std::vector<float> f = Uniform(300, 0.0f, 1.0f);
+  for (size_t i = 0; i < f.size(); i += 3) {
+    const std::vector<float> s = Uniform(8, -1.0f, 1.0f);
+    const std::vector<float> v = Uniform(3, -1.0f, 1.0f);
+    const Axis x = MakeAxis(f[i], 7.0f, true);
+    const Axis y = MakeAxis(f[i + 1], 7.0f, true);
+    const Axis z = MakeAxis(f[i + 2], 7.0f, true);
+    float slope[3], along = 0.0f;
+    Slope(x, y, z, s.data(), slope);
+    for (int k = 0; k < 8; ++k) {
+      along += s[k] * WeightAlong(x, y, z, k, v.data());
+    }
+    const float dot = v[0] * slope[0] + v[1] * slope[1] + v[2] * slope[2];
+    EXPECT(std::fabs(dot - along) < 1e-4f);
+  }
+}
+
+// The same bits for any number of threads, with and without a direction.
+template <class Call>
+void ThreadsDoNotChangeTheResult(size_t result_size) {
+  const int64_t num_points = 20000;
+  const HashGrid grid = TwoLevels(true);
+  const std::vector<float> table = Uniform(2 * grid.num_entries, -1.0f, 1.0f);
+  const std::vector<float> position = Uniform(3 * num_points, 0.0f, 1.0f);
+  const std::vector<float> cotangent = Uniform(4 * num_points, -1.0f, 1.0f);
+  const std::vector<float> direction = Uniform(3 * num_points, -1.0f, 1.0f);
+  for (const float* along : {static_cast<const float*>(nullptr),
+                             direction.data()}) {
+    std::vector<float> first;
+    for (const int num_threads : {1, 2, 7}) {
+      std::vector<float> result(result_size, std::nanf(""));
+      Call call;
+      static_cast<HashGridCall&>(call) = {
+          grid, 1, num_points, table.data(), position.data(),
+          cotangent.data(), along, result.data()};
+      ThreadPerTask pool(num_threads);
+      Run(pool, call);
+      if (num_threads == 1) first = result;
+      EXPECT(result == first);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace dreamjax
+
+int main() {
+  using namespace dreamjax;
+  NoPointLeavesTheTable<true>(kDense);
+  NoPointLeavesTheTable<false>(kHashed);
+  WeightsSumToOneAndTheirDerivativesToZero();
+  SlopeAndWeightAlongAgree();
+  ThreadsDoNotChangeTheResult<HashGather>(4 * 20000);
+  ThreadsDoNotChangeTheResult<HashScatter>(2 * (4096 + 1024));
+  ThreadsDoNotChangeTheResult<HashSlope>(3 * 20000);
+}
