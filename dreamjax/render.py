@@ -9,6 +9,7 @@ import functools
 from typing import NamedTuple
 
 import jax
+from jax import ad_checkpoint
 from jax import custom_batching
 from jax import lax
 from jax import random
@@ -22,6 +23,8 @@ from dreamjax.ops import march
 
 # Rays of an evaluation view marched at a time, each with all its slots.
 _BLOCK = 2**13
+# What a backward pass does not compute again: dear, and three numbers small.
+_SLOPE = "slope"
 # Rays fainter than this have no depth.
 _VISIBLE = 1e-3
 
@@ -108,6 +111,7 @@ def _query(field, params, position, progress, with_normals):
   )
   # Points do not know each other, so one pull gives the slope at all of them.
   (slope,) = pull(jnp.ones_like(density))
+  slope = ad_checkpoint.checkpoint_name(slope, _SLOPE)
   # Where the density is flat the normal fades to zero instead of spinning.
   squared = jnp.sum(slope**2, axis=-1, keepdims=True)
   return density, albedo, -slope * lax.rsqrt(squared + 1e-6)
@@ -135,8 +139,9 @@ def _over_samples(function, count, slots, chunk):
     function: pytree of arrays with leading axis N -> another such pytree.
     count: i32[], slots in use; they come first.
     slots: pytree of arrays of shape [M].
-    chunk: slots at a time; the backward pass computes each chunk anew. With
-      M <= chunk all is computed at once, and remembered.
+    chunk: slots at a time; the backward pass computes each chunk anew, but
+      for the slope of the density. With M <= chunk all is computed at once,
+      and remembered.
   Returns:
     What `function` returns, with leading axis M; 0 in chunks without samples.
   """
@@ -148,7 +153,11 @@ def _over_samples(function, count, slots, chunk):
       num_chunks, chunk
   )
 
-  @functools.partial(jax.checkpoint, prevent_cse=False)
+  @functools.partial(
+      jax.checkpoint,
+      prevent_cse=False,
+      policy=jax.checkpoint_policies.save_only_these_names(_SLOPE),
+  )
   def step(flag_and_part):
     flag, part = flag_and_part
     shapes = jax.eval_shape(function, part)

@@ -4,14 +4,17 @@ import dataclasses
 import functools
 
 import jax
+from jax import lax
 from jax import random
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from dreamjax import cameras
 from dreamjax import config as config_lib
 from dreamjax import fields
+from dreamjax import occupancy as occupancy_lib
 from dreamjax import render as render_lib
 from dreamjax import shading
 
@@ -319,3 +322,66 @@ def test_evaluation_views_equal_training_views(monkeypatch, with_normals):
   jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), views, images
   )
+
+
+@pytest.mark.slow
+def test_hash_grid_learns_a_scene_from_its_shaded_pictures():
+  config = dataclasses.replace(
+      CONFIG, resolution=32, occupancy_resolution=32, samples_per_chunk=8192
+  )
+  camera_config = config_lib.CameraConfig()
+  light_config = config_lib.ShadingConfig(textureless_probability=0.0)
+  field = fields.FIELDS["hashgrid"](
+      config_lib.FieldConfig(
+          levels=4, features=4, log2_table_size=14, base_resolution=8,
+          max_resolution=64, width=32,
+      ),
+      config.bound,
+  )
+  views = jnp.arange(4)
+
+  def pictures(field, params, mask, key, progress):
+    """Shaded training views, the same for the same key."""
+    keys = random.split(key, 3)
+    camera = cameras.sample_cameras(keys[0], camera_config, views, 4)
+    light = shading.sample_lights(
+        keys[1], light_config, camera, views, progress
+    )
+    return render_lib.render(
+        field, params, jnp.full((4, 3), 0.5), camera, light, mask, config,
+        render_lib.ray_jitter(keys[2], views, 32), progress, True,
+    )[0].color
+
+  def error(params, mask, key, progress):
+    full = jnp.ones_like(mask)
+    target = pictures(ball(), BALL, full, key, progress)
+    return jnp.mean(
+        (pictures(field, params, mask, key, progress) - target) ** 2
+    )
+
+  optimizer = optax.adam(5e-3, b2=0.99, eps=1e-15)
+
+  def step(carry, index):
+    params, state, occupancy = carry
+    key = random.fold_in(random.key(0), index)
+    progress = index.astype(jnp.float32) / 100
+    density = lambda position: field.query(params, position, progress)[0]
+    occupancy = lax.cond(
+        index % config.occupancy_every == 0,
+        lambda grid: occupancy_lib.update(key, density, grid, config),
+        lambda grid: grid,
+        occupancy,
+    )
+    value, gradient = jax.value_and_grad(error)(
+        params, occupancy.mask, key, progress
+    )
+    with jax.numpy_dtype_promotion("standard"):  # Optax mixes dtypes.
+      update, state = optimizer.update(gradient, state)
+    return (optax.apply_updates(params, update), state, occupancy), value
+
+  params = field.init(random.key(1))
+  start = params, optimizer.init(params), occupancy_lib.init(config)
+  _, errors = jax.jit(lambda start: lax.scan(step, start, jnp.arange(100)))(
+      start
+  )
+  assert np.mean(errors[-10:]) < 1e-3 < 1e-2 < errors[0]
