@@ -5,17 +5,16 @@ packed in ray order, empty slots at the end, so that work grows with what the
 rays really meet and not with the budget.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
 from jax import ad_checkpoint
-from jax import custom_batching
 from jax import lax
 from jax import random
 import jax.numpy as jnp
 
 from dreamjax import cameras
+from dreamjax import chunks
 from dreamjax import losses
 from dreamjax import shading
 from dreamjax.ops import composite
@@ -23,7 +22,7 @@ from dreamjax.ops import march
 
 # Rays of an evaluation view marched at a time, each with all its slots.
 _BLOCK = 2**13
-# What a backward pass does not compute again: dear, and three numbers small.
+# Name of the density's slope: three numbers a sample, and dear to recompute.
 _SLOPE = "slope"
 # Rays fainter than this have no depth.
 _VISIBLE = 1e-3
@@ -117,62 +116,6 @@ def _query(field, params, position, progress, with_normals):
   return density, albedo, -slope * lax.rsqrt(squared + 1e-6)
 
 
-@custom_batching.custom_vmap
-def _for_any(flags):
-  """bool[N], whether any of the prompts that are mapped over has the flag.
-
-  A branch that depends on the prompt would be taken both ways for all.
-  """
-  return flags
-
-
-@_for_any.def_vmap
-def _for_any_prompt(axis_size, in_batched, flags):
-  del axis_size, in_batched
-  return jnp.any(flags, axis=0), False
-
-
-def _over_samples(function, count, slots, chunk):
-  """Maps packed slots, chunk by chunk, but not those chunks that are empty.
-
-  Args:
-    function: pytree of arrays with leading axis N -> another such pytree.
-    count: i32[], slots in use; they come first.
-    slots: pytree of arrays of shape [M].
-    chunk: slots at a time; the backward pass computes each chunk anew, but
-      for the slope of the density. With M <= chunk all is computed at once,
-      and remembered.
-  Returns:
-    What `function` returns, with leading axis M; 0 in chunks without samples.
-  """
-  size = jax.tree.leaves(slots)[0].shape[0]
-  if size <= chunk:
-    return function(slots)
-  num_chunks = -(-size // chunk)
-  split = lambda leaf: jnp.pad(leaf, (0, num_chunks * chunk - size)).reshape(
-      num_chunks, chunk
-  )
-
-  @functools.partial(
-      jax.checkpoint,
-      prevent_cse=False,
-      policy=jax.checkpoint_policies.save_only_these_names(_SLOPE),
-  )
-  def step(flag_and_part):
-    flag, part = flag_and_part
-    shapes = jax.eval_shape(function, part)
-    empty = lambda part: jax.tree.map(
-        lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes
-    )
-    return lax.cond(flag, function, empty, part)
-
-  flags = _for_any(chunk * jnp.arange(num_chunks, dtype=jnp.int32) < count)
-  parts = lax.map(step, (flags, jax.tree.map(split, slots)))
-  return jax.tree.map(
-      lambda leaf: leaf.reshape((-1,) + leaf.shape[2:])[:size], parts
-  )
-
-
 def _render_rays(
     field, params, rays, light, mask, config, progress, with_normals, budget
 ):
@@ -207,11 +150,12 @@ def _render_rays(
     facing = jnp.sum(normal * direction, axis=-1)
     return density, jnp.concatenate(columns, axis=-1), facing
 
-  density, value, facing = _over_samples(
+  density, value, facing = chunks.map_slots(
       evaluate,
       samples.offset[-1],
       (samples.distance, samples.ray),
       config.samples_per_chunk,
+      remember=(_SLOPE,),
   )
   value, opacity, weight = composite.composite(
       density, value, samples.width, samples.offset
@@ -244,7 +188,7 @@ def _rays(camera, height, width, jitter):
 
 
 def _images(pixels, background, shape):
-  """Rendering of shape (V, H, W) over a background f32[V, 3] or [V, H, W, 3]."""
+  """Rendering of shape (V, H, W) over f32[V, 3] or f32[V, H, W, 3]."""
   if background.ndim == 2:
     background = background[:, None, None]
   image = jax.tree.map(

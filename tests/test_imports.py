@@ -12,7 +12,7 @@ import dreamjax
 LAYERS = (
     ("config", "outputs.files"),
     ("config_io", "schedules", "ops"),
-    ("cameras", "checkpoint", "occupancy", "parallel", "progress"),
+    ("cameras", "checkpoint", "chunks", "occupancy", "parallel", "progress"),
     ("losses", "shading", "workdir"),
     ("fields", "diffusion", "prompts"),
     ("render", "guidance", "options"),

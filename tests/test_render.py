@@ -286,24 +286,6 @@ def test_gradients_of_several_prompts_are_those_of_each():
   np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-6)
 
 
-def test_empty_chunks_are_skipped_for_several_prompts_too():
-  config = dataclasses.replace(CONFIG, samples_per_chunk=1000)
-  calls = []
-
-  def query(params, position, progress):
-    jax.debug.callback(lambda: calls.append(1))
-    return ball().query(params, position, progress)
-
-  field = fields.Field(None, query)
-  # A sixteenth of the ball is occupied.
-  mask = jnp.zeros_like(FULL).at[2:4, 2:6, 2:6].set(1)
-  jax.block_until_ready(jax.vmap(
-      lambda params: picture(field, params, False, mask=mask, config=config)
-  )(jnp.stack([BALL, BALL])))
-  jax.effects_barrier()
-  assert 0 < len(calls) <= 2 * 2 < 2 * 81 * 64 / 1000
-
-
 @pytest.mark.parametrize("with_normals", [False, True])
 def test_evaluation_views_equal_training_views(monkeypatch, with_normals):
   monkeypatch.setattr(render_lib, "_BLOCK", 50)

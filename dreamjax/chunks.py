@@ -1,0 +1,68 @@
+"""Maps over packed slots, a chunk at a time, that skip what is empty."""
+
+import functools
+
+import jax
+from jax import custom_batching
+from jax import lax
+import jax.numpy as jnp
+
+
+@custom_batching.custom_vmap
+def _for_any(flags):
+  """bool[N], whether any of the prompts that are mapped over has the flag.
+
+  A branch that depended on the prompt would be taken both ways for all.
+  """
+  return flags
+
+
+@_for_any.def_vmap
+def _for_any_prompt(axis_size, in_batched, flags):
+  del axis_size, in_batched
+  return jnp.any(flags, axis=0), False
+
+
+def map_slots(function, count, slots, chunk, remember=()):
+  """Maps the slots in use; work grows with them and not with the budget.
+
+  The backward pass computes each chunk anew, so that memory grows with the
+  chunk. Slots that fit into one chunk are computed at once and remembered.
+
+  Args:
+    function: pytree of arrays with leading axis N -> another such pytree.
+    count: i32[], slots in use; they come first.
+    slots: pytree of arrays of shape [M].
+    chunk: slots at a time.
+    remember: names of the values inside `function` that the backward pass
+      does not compute anew (`jax.ad_checkpoint.checkpoint_name`).
+  Returns:
+    What `function` returns, with leading axis M; 0 in chunks without a slot
+    in use.
+  """
+  size = jax.tree.leaves(slots)[0].shape[0]
+  if size <= chunk:
+    return function(slots)
+  num_chunks = -(-size // chunk)
+  split = lambda leaf: jnp.pad(leaf, (0, num_chunks * chunk - size)).reshape(
+      num_chunks, chunk
+  )
+
+  @functools.partial(
+      jax.checkpoint,
+      prevent_cse=False,
+      policy=jax.checkpoint_policies.save_only_these_names(*remember),
+  )
+  def step(flag_and_part):
+    flag, part = flag_and_part
+    shapes = jax.eval_shape(function, part)
+    empty = lambda part: jax.tree.map(
+        lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes
+    )
+    return lax.cond(flag, function, empty, part)
+
+  flags = _for_any(chunk * jnp.arange(num_chunks, dtype=jnp.int32) < count)
+  parts = lax.map(step, (flags, jax.tree.map(split, slots)))
+  return jax.tree.map(
+      lambda leaf: leaf.reshape((-1,) + leaf.shape[2:])[:size], parts
+  )
