@@ -148,6 +148,22 @@ def test_lamp_at_the_camera_darkens_the_rim():
   )
 
 
+def test_every_view_has_its_own_lamp():
+  lamps = shading.Light(
+      jnp.array([[5.0, 0, 0], [0, 0, 5.0]]), jnp.ones(2),
+      jnp.array([1.0, 0.1]), jnp.array([False, True]),
+  )
+  camera = front(2)
+  both, _, _ = picture(ball(), BALL, camera=camera, light=lamps)
+  for view in range(2):
+    only = lambda leaf: leaf[view:view + 1]
+    alone, _, _ = picture(
+        ball(), BALL, camera=jax.tree.map(only, camera),
+        light=jax.tree.map(only, lamps),
+    )
+    np.testing.assert_allclose(both.color[view], alone.color[0], atol=1e-5)
+
+
 def test_albedo_is_the_same_with_and_without_normals():
   with_normals, _, _ = picture(ball(), BALL)
   without, losses, _ = picture(ball(), BALL, with_normals=False)
