@@ -1,9 +1,10 @@
 """Tests of dreamjax.workdir."""
 
 import dataclasses
-import multiprocessing
 import os
 import re
+import subprocess
+import sys
 
 import hypothesis
 from hypothesis import strategies
@@ -113,39 +114,43 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path):
       pass
 
 
-def _hold(folder, ready, done):
-  with workdir.open_for(RUN, folder):
-    ready.set()
-    done.wait(30)
+# Holds the folder that it is given until its input ends.
+_HOLD = """
+import sys
+from dreamjax import config, workdir
+run = workdir.Run(config.Config(), ("a red mug",), 0, "abc")
+with workdir.open_for(run, sys.argv[1]):
+  print("held", flush=True)
+  sys.stdin.read()
+"""
+
+
+def _holder(folder):
+  """A process that holds a folder."""
+  process = subprocess.Popen(
+      [sys.executable, "-c", _HOLD, str(folder)],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+  )
+  assert process.stdout.readline() == "held\n"
+  return process
 
 
 def test_folder_in_use_is_refused_and_names_the_process(tmp_path):
-  context = multiprocessing.get_context("spawn")
-  ready, done = context.Event(), context.Event()
-  holder = context.Process(target=_hold, args=(tmp_path, ready, done))
-  holder.start()
-  try:
-    assert ready.wait(30)
+  with _holder(tmp_path) as holder:
     with pytest.raises(
         checkpoint.Refused, match=f"in use by process {holder.pid} on "
     ):
       with workdir.open_for(RUN, tmp_path):
         pass
-  finally:
-    done.set()
-    holder.join()
   with workdir.open_for(RUN, tmp_path):
     pass
 
 
 def test_lock_ends_with_its_process(tmp_path):
-  context = multiprocessing.get_context("spawn")
-  ready, done = context.Event(), context.Event()
-  holder = context.Process(target=_hold, args=(tmp_path, ready, done))
-  holder.start()
-  assert ready.wait(30)
-  holder.kill()
-  holder.join()
+  with _holder(tmp_path) as holder:
+    holder.kill()
   with workdir.open_for(RUN, tmp_path):
     pass
 

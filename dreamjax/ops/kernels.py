@@ -3,7 +3,7 @@
 The environment variable DREAMJAX_KERNELS chooses: "auto" (default) uses each
 compiled kernel that fits this process and says in one line what is missing,
 "off" uses the jax.numpy definitions, "require" fails where "auto" would fall
-back.
+back: at import without any kernels, at the call where a platform has none.
 """
 
 import os
@@ -31,12 +31,11 @@ def _load():
   """Registers what fits.
 
   Returns:
-    (names of the platforms served by compiled kernels, one line that says what is not).
+    (names of the platforms served, one line that says what is not).
   """
-  mode = os.environ.get("DREAMJAX_KERNELS", "auto")
-  if mode not in MODES:
-    raise ValueError(f"DREAMJAX_KERNELS is {mode!r}, want one of {MODES}.")
-  if mode == "off":
+  if _MODE not in MODES:
+    raise ValueError(f"DREAMJAX_KERNELS is {_MODE!r}, want one of {MODES}.")
+  if _MODE == "off":
     return (), "switched off by DREAMJAX_KERNELS=off"
   try:
     from dreamjax import _kernels  # pylint: disable=g-import-not-at-top
@@ -58,10 +57,11 @@ def _load():
   return tuple(platforms), _kernels.cuda_problem()
 
 
+_MODE = os.environ.get("DREAMJAX_KERNELS", "auto")
 _PLATFORMS, _PROBLEM = _load()
-if _PROBLEM and os.environ.get("DREAMJAX_KERNELS") == "require":
-  raise ImportError(f"DREAMJAX_KERNELS=require, but kernels are {_PROBLEM}.")
 if not _PLATFORMS:
+  if _MODE == "require":
+    raise ImportError(f"DREAMJAX_KERNELS=require, but kernels are {_PROBLEM}.")
   logging.warning("dreamjax: compiled kernels %s; using jax.numpy.", _PROBLEM)
 
 
@@ -83,6 +83,9 @@ def call(target, definition, results, *arguments, **attributes):
     **attributes: numpy scalars and arrays of exactly the handler's types.
   Returns:
     Tuple of arrays.
+  Raises:
+    RuntimeError: a platform of this process has no kernels, and they are
+      required.
   """
   if not _PLATFORMS:
     return definition(*arguments)
@@ -97,8 +100,14 @@ def call(target, definition, results, *arguments, **attributes):
   served = {platform.lower() for platform in _PLATFORMS}
   # Only where it may run is the definition worth tracing: second derivatives
   # of it take many seconds.
-  if backend.backends().keys() <= served:
+  missing = sorted(backend.backends().keys() - served)
+  if not missing:
     return kernel(*arguments)
+  if _MODE == "require":
+    raise RuntimeError(
+        f"DREAMJAX_KERNELS=require, but {', '.join(missing)} would use the"
+        f" jax.numpy definitions; {status()}."
+    )
   return jax.lax.platform_dependent(
       *arguments,
       default=definition,

@@ -77,7 +77,7 @@ _kernels.ffi_version = lambda: (0, 99)
 
 
 def test_kernels_newer_than_the_runtime_stay_unregistered_and_jax_works():
-  status, out, err = _python(_NEWER + _RUN)
+  status, out, err = _python(_NEWER + _RUN, DREAMJAX_KERNELS="auto")
   assert status == 0, err
   assert "none (built for XLA FFI 0.99, this jaxlib speaks 0." in out
   assert "weight [0.22" in out
@@ -89,9 +89,32 @@ def test_require_fails_where_the_kernels_do_not_fit():
   assert "ImportError: DREAMJAX_KERNELS=require, but kernels are built" in err
 
 
+_TPU = """
+from jax.extend import backend
+import jax
+jax.devices()
+backend.backends = lambda: {"cpu": None, "tpu": None}
+"""
+
+
+def test_require_fails_where_a_platform_has_no_kernels():
+  status, out, err = _python(_TPU + _RUN, DREAMJAX_KERNELS="require")
+  assert status != 0
+  assert "compiled kernels: cpu" in out
+  assert "DREAMJAX_KERNELS=require, but tpu would use the" in err
+
+
+_HIDDEN = "import sys; sys.modules['dreamjax._kernels'] = None\n"
+
+
+def test_require_fails_without_the_module():
+  status, _, err = _python(_HIDDEN + _RUN, DREAMJAX_KERNELS="require")
+  assert status != 0
+  assert "DREAMJAX_KERNELS=require, but kernels are not loaded" in err
+
+
 def test_a_missing_module_falls_back():
-  hide = "import sys; sys.modules['dreamjax._kernels'] = None\n"
-  status, out, err = _python(hide + _RUN)
+  status, out, err = _python(_HIDDEN + _RUN, DREAMJAX_KERNELS="auto")
   assert status == 0, err
   assert "none (not loaded" in out
   assert "weight [0.22" in out
