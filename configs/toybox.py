@@ -16,6 +16,25 @@ from dreamjax import config
 
 def get_config():
   return config.Config(
+      camera=config.CameraConfig(
+          distance=(0.95, 1.1),
+          distance_unit="frame",
+          fov_degrees=(38.0, 42.0),
+          elevation_degrees=(-10.0, 85.0),
+          elevation_area_probability=1.0,
+      ),
+      shading=config.ShadingConfig(
+          light="directional",
+          light_jitter=1.2,
+          light_lift=1.0,
+          ambient=(0.35, 0.65),
+          albedo_until=0.0,
+          shaded_probability=0.75,
+          textureless_probability=0.0,
+      ),
+      background=config.BackgroundConfig(
+          plain_gray=(0.25, 0.85), plain_tint=0.1
+      ),
       field=config.FieldConfig(
           levels=8,
           features=4,

@@ -12,6 +12,8 @@ import numpy as np
 
 from dreamjax import config
 
+_TURN = 2 * np.pi
+
 
 class Prompt(NamedTuple):
   """Embeddings of one prompt, as the denoiser's cross-attention reads them.
@@ -73,6 +75,34 @@ def embed(
   )
 
 
+def nearest(
+    settings: config.PromptConfig, azimuth: jax.Array, elevation: jax.Array
+) -> jax.Array:
+  """Which words a view gets (DreamFusion, appendix A.2).
+
+  Args:
+    settings: K azimuth bins and the overhead threshold.
+    azimuth: f32[V], radians, any turn; 0 is the front.
+    elevation: f32[V], radians.
+  Returns:
+    i32[V], the bin whose azimuth is nearest, or K for overhead.
+  """
+  gap = (azimuth[:, None] - _centers(settings) + np.pi) % _TURN - np.pi
+  around = jnp.argmin(jnp.abs(gap), axis=1).astype(jnp.int32)  # of [V, K]
+  is_overhead = _is_overhead(settings, elevation)
+  return jnp.where(is_overhead, len(settings.views), around)
+
+
+def _centers(settings):
+  """f32[K], azimuths of the bins, radians, in [0, 2 pi)."""
+  degrees = np.array([azimuth for azimuth, _ in settings.views])
+  return np.asarray(np.radians(degrees) % _TURN, np.float32)
+
+
+def _is_overhead(settings, elevation):
+  return elevation > np.float32(np.radians(settings.overhead_degrees))
+
+
 def select(
     prompt: Prompt,
     settings: config.PromptConfig,
@@ -91,28 +121,25 @@ def select(
     the nearest bin, or the blend of the two bins around the azimuth, linear
     in the angle.
   """
-  turn = 2 * np.pi
-  degrees = np.array([azimuth for azimuth, _ in settings.views])
-  center = np.asarray(np.radians(degrees) % turn, np.float32)  # [K]
   if settings.blend == "nearest":
-    gap = (azimuth[:, None] - center + np.pi) % turn - np.pi  # [V, K]
-    around = prompt.views[jnp.argmin(jnp.abs(gap), axis=1)]
-  else:
-    order = np.argsort(center)
-    center = center[order]
-    views = prompt.views[order]
-    # A single bin is its own neighbour, one whole turn away.
-    spacing = (np.roll(center, -1) - center) % turn
-    spacing = np.where(spacing == 0, turn, spacing).astype(np.float32)
-    position = azimuth % turn
-    low = jnp.searchsorted(jnp.asarray(center), position, side="right") - 1
-    low = low % len(center)
-    share = (position - jnp.asarray(center)[low]) % turn
-    share = (share / jnp.asarray(spacing)[low])[:, None, None]
-    high = (low + 1) % len(center)
-    around = (1 - share) * views[low] + share * views[high]
-  is_overhead = elevation > np.float32(np.radians(settings.overhead_degrees))
-  return jnp.where(is_overhead[:, None, None], prompt.overhead, around)
+    texts_of_views = jnp.concatenate([prompt.views, prompt.overhead[None]])
+    return texts_of_views[nearest(settings, azimuth, elevation)]
+  center = _centers(settings)
+  order = np.argsort(center)
+  center = center[order]
+  views = prompt.views[order]
+  # A single bin is its own neighbour, one whole turn away.
+  spacing = (np.roll(center, -1) - center) % _TURN
+  spacing = np.where(spacing == 0, _TURN, spacing).astype(np.float32)
+  position = azimuth % _TURN
+  low = jnp.searchsorted(jnp.asarray(center), position, side="right") - 1
+  low = low % len(center)
+  share = (position - jnp.asarray(center)[low]) % _TURN
+  share = (share / jnp.asarray(spacing)[low])[:, None, None]
+  high = (low + 1) % len(center)
+  around = (1 - share) * views[low] + share * views[high]
+  is_overhead = _is_overhead(settings, elevation)[:, None, None]
+  return jnp.where(is_overhead, prompt.overhead, around)
 
 
 def read_file(path: str) -> list[str]:

@@ -124,8 +124,13 @@ class Model:
     module = unet.UNet(self.unet, self.dtype)
     return _apply(module, params["unet"], noisy, t, context)
 
-  def shapes(self) -> dict[str, Any]:
-    """Parameters of all networks as jax.ShapeDtypeStruct, float32."""
+  def distillation_params(self, params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that `encode_image` and `denoise` read."""
+    encoder = {name: params["vae"][name] for name in ("encoder", "quant_conv")}
+    return {"vae": encoder, "unet": params["unet"]}
+
+  def init(self, key: jax.Array) -> dict[str, Any]:
+    """Fresh parameters of all networks, float32."""
     side = self.vae.factor
     image = jnp.zeros((1, side, side, self.vae.in_channels))
     side = 2 ** (len(self.unet.block_out_channels) - 1)
@@ -137,10 +142,15 @@ class Model:
         "vae": (vae.AutoencoderKL(self.vae), image),
         "unet": (unet.UNet(self.unet), noisy, time, context),
     }
+    keys = jax.random.split(key, len(arguments))
     return {
-        name: jax.eval_shape(module.init, jax.random.key(0), *rest)["params"]
-        for name, (module, *rest) in arguments.items()
+        name: module.init(key, *rest)["params"]
+        for key, (name, (module, *rest)) in zip(keys, arguments.items())
     }
+
+  def shapes(self) -> dict[str, Any]:
+    """Parameters of all networks as jax.ShapeDtypeStruct, float32."""
+    return jax.eval_shape(self.init, jax.random.key(0))
 
 
 def _apply(module, params, *args, **kwargs):

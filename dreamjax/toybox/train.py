@@ -1,0 +1,208 @@
+"""Trains the prior that comes with dreamjax.
+
+  python -m dreamjax.toybox.train --workdir=out/toybox
+
+renders the toys, trains the autoencoder, then the UNet with its text tower,
+and writes a model folder in diffusers format to WORKDIR/weights, with sheets
+of samples beside it. Stopped at any time, the same command goes on.
+"""
+
+import pathlib
+from typing import Any
+
+from absl import app
+from absl import flags
+from absl import logging
+import jax
+from jax import random
+import numpy as np
+
+from dreamjax import checkpoint
+from dreamjax import config_io
+from dreamjax.diffusion import model as model_lib
+from dreamjax.diffusion import sample
+from dreamjax.diffusion import schedule as schedule_lib
+from dreamjax.diffusion import text
+from dreamjax.diffusion import weights
+from dreamjax.outputs import files
+from dreamjax.outputs import images
+from dreamjax.toybox import autoencoder
+from dreamjax.toybox import denoiser
+from dreamjax.toybox import pictures as pictures_lib
+from dreamjax.toybox import prior
+from dreamjax.toybox import training
+from dreamjax.toybox import words
+
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the training."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of all random numbers.")
+_PICTURES = flags.DEFINE_integer(
+    "pictures", 1536, "Renderings of each kind of toy.", lower_bound=16
+)
+_VAE_STEPS = flags.DEFINE_integer(
+    "vae_steps", 4000, "Steps of the autoencoder.", lower_bound=1
+)
+_UNET_STEPS = flags.DEFINE_integer(
+    "unet_steps",
+    40_000,
+    "Steps of the UNet and text tower.",
+    lower_bound=1,
+)
+_SAVE_EVERY = flags.DEFINE_integer(
+    "save_every", 1000, "Steps between two checkpoints.", lower_bound=1
+)
+
+# Each picture is encoded with as many colours and backgrounds.
+_PAINTS = 4
+_SHEET_VIEWS = ("front view", "left side view", "back view", words.OVERHEAD)
+_SHEET_STEPS = 25
+_SHEET_SCALE = 3.0
+
+
+def main(argv):
+  """Runs the training that the flags ask for."""
+  if len(argv) > 1 or not _WORKDIR.value:
+    raise app.UsageError("give --workdir=FOLDER and no other words.")
+  logging.set_verbosity(logging.WARNING)  # Orbax tells a story per save.
+  folder = pathlib.Path(_WORKDIR.value)
+  folder.mkdir(parents=True, exist_ok=True)
+  config = config_io.load("toybox")
+  seed = _SEED.value
+  tokenizer = _tokenizer(folder)
+  schedule = schedule_lib.make(prior.SCHEDULE)
+  params = jax.jit(prior.MODEL.init)(random.key(seed))
+  pictures = _pictures(folder, config, seed)
+  params["vae"] = _train_vae(
+      folder, config, seed, pictures, params["vae"]
+  )
+  data = _data(config, seed, pictures, params, tokenizer)
+
+  def finish(done, trained):
+    """Writes the model folder and draws what it can do."""
+    pipeline = model_lib.StableDiffusion(
+        prior.MODEL, params | trained, schedule, tokenizer
+    )
+    weights.save(folder / "weights", pipeline, np.float16)
+    _sheet(folder / f"samples_{done:06d}.png", pipeline)
+
+  update = denoiser.make_update(prior.MODEL, schedule, _UNET_STEPS.value)
+  networks = {name: params[name] for name in ("unet", "text_encoder")}
+  training.run(
+      update,
+      training.init(update, networks),
+      data,
+      store=_store(folder / "unet", seed),
+      log=folder / "unet.jsonl",
+      steps=_UNET_STEPS.value,
+      seed=seed + 1,
+      save_every=_SAVE_EVERY.value,
+      on_save=finish,
+  )
+  print(f"{folder / 'weights'}: the trained prior, a diffusers folder")
+
+
+def _tokenizer(folder):
+  vocabulary, merges = prior.vocabulary()
+  text.write(folder / "tokenizer", vocabulary, merges, prior.LENGTH)
+  return text.Tokenizer(folder / "tokenizer", prior.LENGTH)
+
+
+def _store(folder, seed):
+  return checkpoint.Store(folder, {"seed": seed}, keep=2)
+
+
+def _pictures(folder, config, seed) -> pictures_lib.Pictures:
+  """The renderings, made once and kept in the folder."""
+  path = folder / "pictures.npz"
+  if not path.exists():
+    made = pictures_lib.make(config, seed, _PICTURES.value)
+    with files.replacing(path) as temporary:
+      np.savez(temporary, **made._asdict())
+  with np.load(path) as stored:
+    return pictures_lib.Pictures(**stored)
+
+
+def _train_vae(folder, config, seed, pictures, params) -> dict[str, Any]:
+  """The trained autoencoder, its latents white."""
+  update = autoencoder.make_update(
+      prior.MODEL.vae, config.background, _VAE_STEPS.value
+  )
+  color = np.arange(len(pictures.kind), dtype=np.int32) % len(words.COLORS)
+  every = slice(None, None, max(len(color) // 1024, 1))
+  layers = pictures.layers[every]
+
+  def look(done, params):
+    image = np.asarray(jax.jit(
+        lambda layers, color: pictures_lib.compose(
+            layers, color, random.key(seed), config.background
+        )
+    )(layers[::64], color[every][::64]))
+    latent = jax.jit(prior.MODEL.encode_image)({"vae": params}, image)
+    again = np.asarray(
+        jax.jit(prior.MODEL.decode_image)({"vae": params}, latent)
+    )
+    error = -10 * np.log10(np.mean((again - image) ** 2))
+    print(f"autoencoder after {done} steps: {error:.1f} dB", flush=True)
+    images.save_image(
+        folder / f"vae_{done:06d}.png",
+        images.image_grid(np.concatenate([image, again]).clip(0, 1), 8),
+    )
+
+  params = training.run(
+      update,
+      training.init(update, params),
+      pictures.layers,
+      store=_store(folder / "vae", seed),
+      log=folder / "vae.jsonl",
+      steps=_VAE_STEPS.value,
+      seed=seed,
+      save_every=min(_SAVE_EVERY.value, 1000),
+      on_save=look,
+  )
+  latent = autoencoder.encode(
+      prior.MODEL, {"vae": params}, layers, config.background, color[every],
+      seed,
+  )
+  return autoencoder.whiten(params, latent.reshape(-1, latent.shape[-1]))
+
+
+def _data(config, seed, pictures, params, tokenizer) -> denoiser.Data:
+  """Every picture in `_PAINTS` colours, encoded."""
+  count = len(pictures.kind)
+  parts, colors = [], []
+  generator = np.random.default_rng(seed)
+  for paint in range(_PAINTS):
+    color = generator.integers(0, len(words.COLORS), count).astype(np.int32)
+    print(f"encoding {count} pictures, {paint + 1} of {_PAINTS}", flush=True)
+    parts.append(autoencoder.encode(
+        prior.MODEL, params, pictures.layers, config.background, color,
+        seed + 1 + paint,
+    ))
+    colors.append(color)
+  return denoiser.Data(
+      latent=np.concatenate(parts),
+      kind=np.tile(pictures.kind, _PAINTS),
+      color=np.concatenate(colors),
+      view=np.tile(pictures.view, _PAINTS),
+      token=tokenizer(pictures_lib.captions()),
+  )
+
+
+def _sheet(path, pipeline):
+  """Every kind from four sides, in a colour of its own."""
+  colors = list(words.COLORS)
+  texts = [
+      words.caption(kind, colors[index % len(colors)], view)
+      for index, kind in enumerate(words.KINDS)
+      for view in _SHEET_VIEWS
+  ]
+  drawn = sample.draw(
+      pipeline, texts, steps=_SHEET_STEPS, scale=_SHEET_SCALE
+  )
+  columns = 4 * len(_SHEET_VIEWS)
+  images.save_image(path, images.image_grid(drawn, columns, cell_size=64))
+
+
+if __name__ == "__main__":
+  app.run(main)
