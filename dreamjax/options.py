@@ -20,6 +20,8 @@ dreamjax: text to 3D by score distillation.
       makes the pictures of a run anew
   dreamjax export --workdir=out/red-mug --config.output.mesh_resolution=256
       makes the meshes of a run anew
+  dreamjax evaluate --workdir=out/red-mug
+      compares the toy of a run with the toy that was meant
   dreamjax doctor
       says what this installation can use
 
