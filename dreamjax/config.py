@@ -9,6 +9,7 @@ import dataclasses
 import math
 
 SHAPES = ("linear", "sqrt", "exponential", "cosine")
+WEIGHTINGS = ("sds", "uniform", "fantasia3d", "x0")
 
 
 def _check_choice(owner, field, choices):
@@ -261,9 +262,8 @@ class GuidanceConfig:
     scale: classifier-free guidance, s in u + s (c - u).
     rescale: share phi of the guided x0's standard deviation that is pulled
       back to the conditional one (MVDream, section 3.2).
-    weighting: w(t): "sds" sigma^2, "uniform" 1, "fantasia3d"
-      alpha sigma^2, "x0" sigma / alpha (gradient z - x0), "ism" the same
-      weight as "x0" but for the noise residual's paper.
+    weighting: w(t), one of `WEIGHTINGS`: "sds" sigma^2, "uniform" 1,
+      "fantasia3d" alpha sigma^2, "x0" sigma / alpha (gradient z - x0).
     weight_cap: largest w(t).
     t_min: schedule of the lowest timestep, as a fraction of the schedule.
     t_max: schedule of the highest one; equal to t_min for annealing without
@@ -288,6 +288,16 @@ class GuidanceConfig:
 
   def __post_init__(self):
     _check_at_least(self, 1, "noise_samples")
+    _check_choice(self, "weighting", WEIGHTINGS)
+    for name, low, high in (
+        ("start", self.t_min.start, self.t_max.start),
+        ("end", self.t_min.end, self.t_max.end),
+    ):
+      if not 0.0 <= low <= high <= 1.0:
+        raise ValueError(
+            f"GuidanceConfig: t_min.{name} {low} and t_max.{name} {high} must"
+            f" satisfy 0 <= t_min <= t_max <= 1."
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What a denoiser says about a rendered view, as a gradient."""

@@ -1,0 +1,177 @@
+"""Score distillation: the gradient that a denoiser gives a clean latent.
+
+With noise n and a timestep t, z_t = a_t z + s_t n, and the denoiser's guided
+idea e of that noise, the gradient is w(t) (e - n) (Poole et al. 2022, Eq. 3).
+Because e - n = (a_t / s_t) (z - x), where x is the clean latent that e means,
+w = s_t / a_t descends on the distance between z and x.
+
+Notation: B views, K noises per view, h w latent pixels, C latent channels, N
+tokens, E embedding width, T timesteps; a_t and s_t as in
+diffusion/schedule.py.
+"""
+
+import jax
+from jax import random
+import jax.numpy as jnp
+
+from dreamjax import schedules
+from dreamjax.diffusion import guide
+from dreamjax.diffusion import schedule as schedule_lib
+
+# (a_t, s_t) -> w(t), by the name that config.GuidanceConfig.weighting gives.
+WEIGHTINGS = {
+    "sds": lambda alpha, sigma: sigma**2,
+    "uniform": lambda alpha, sigma: jnp.ones_like(sigma),
+    "fantasia3d": lambda alpha, sigma: alpha * sigma**2,
+    "x0": lambda alpha, sigma: sigma / alpha,
+}
+
+
+def draw_timesteps(key, indices, progress, schedule, config):
+  """Timesteps between t_min and t_max, one in each of K equal strata.
+
+  Args:
+    key: the step's key for timesteps.
+    indices: i32[B], global numbers of the views.
+    progress: f32[], in [0, 1].
+    schedule: diffusion.schedule.NoiseSchedule.
+    config: config.GuidanceConfig.
+  Returns:
+    i32[K, B], in [0, T).
+  """
+  count = config.noise_samples
+  low = schedules.value(config.t_min, progress)
+  high = schedules.value(config.t_max, progress)
+  total = schedule.config.num_train_timesteps
+
+  def draw(index):
+    place = random.uniform(random.fold_in(key, index), (count,))
+    place = (jnp.arange(count, dtype=jnp.float32) + place) / count
+    t = jnp.round(total * (low + (high - low) * place))
+    return jnp.clip(t.astype(jnp.int32), 0, total - 1)
+
+  views = jnp.asarray(indices, jnp.int32)
+  if config.share_t:
+    views = jnp.zeros_like(views)
+  return jax.vmap(draw, out_axes=1)(views)
+
+
+def draw_noise(key, indices, shape, count):
+  """Unit noise of each view, whatever device computes it.
+
+  Args:
+    key: the step's key for noise.
+    indices: i32[B], global numbers of the views.
+    shape: (h, w, C).
+    count: K.
+  Returns:
+    f32[K, B, h, w, C].
+  """
+  return jax.vmap(
+      lambda index: random.normal(
+          random.fold_in(key, index), (count, *shape)
+      ),
+      out_axes=1,
+  )(jnp.asarray(indices, jnp.int32))
+
+
+def gradient(
+    key, latent, indices, context, empty, progress, denoise, schedule, config
+):
+  """Gradient of a mean over views and latent numbers; see the module.
+
+  All views, noises and both branches of classifier-free guidance go through
+  the denoiser in one call, and it is not differentiated.
+
+  Args:
+    key: the step's key for guidance.
+    latent: f32[B, h, w, C], clean latents of the views.
+    indices: i32[B], global numbers of the views. What is drawn for a view
+      depends on its number alone.
+    context: f32[B, N, E], text embedding of each view.
+    empty: f32[N, E], embedding of the empty or negative text.
+    progress: f32[], in [0, 1].
+    denoise: (noisy f32[2 K B, h, w, C], t i32[2 K B], context
+      f32[2 K B, N, E]) -> raw prediction, f32 like noisy.
+    schedule: diffusion.schedule.NoiseSchedule; it knows what is predicted.
+    config: config.GuidanceConfig.
+  Returns:
+    f32[B, h, w, C];
+    diagnostics, dict of f32[], means over views and noises: "residual", root
+    mean square of e - n; "text", |c - u| / |u - n| of the predictions with
+    (c) and without (u) text; "t", timestep.
+  """
+  key_t, key_noise = random.split(key)
+  count, size = config.noise_samples, latent.shape[0]
+  t = draw_timesteps(key_t, indices, progress, schedule, config).reshape(-1)
+  noise = draw_noise(key_noise, indices, latent.shape[1:], count)
+  noise = noise.reshape((-1,) + latent.shape[1:])
+  noisy = schedule_lib.add_noise(
+      schedule, jnp.tile(latent, (count, 1, 1, 1)), noise, t
+  )
+  both = jnp.concatenate([
+      jnp.tile(context, (count, 1, 1)),
+      jnp.broadcast_to(empty, (count * size, *empty.shape)),
+  ])
+  output = denoise(
+      jnp.concatenate([noisy, noisy]), jnp.concatenate([t, t]), both
+  )
+  conditional, unconditional = (
+      schedule_lib.predict_noise(schedule, branch, noisy, t)
+      for branch in jnp.split(output, 2)
+  )
+  guided = guide.classifier_free(conditional, unconditional, config.scale)
+  alpha, sigma = schedule_lib.alpha_sigma(schedule, t)
+  if config.rescale:
+    guided = _rescale(
+        guided, conditional, noisy, _column(alpha), _column(sigma),
+        config.rescale,
+    )
+  residual = guided - noise
+  weight = jnp.minimum(
+      WEIGHTINGS[config.weighting](alpha, sigma), config.weight_cap
+  )
+  weighted = (_column(weight) * residual).reshape((count,) + latent.shape)
+  text = _norm(conditional - unconditional)
+  surprise = jnp.maximum(_norm(unconditional - noise), 1e-12)
+  diagnostics = {
+      "residual": jnp.mean(_norm(residual)) / residual[0].size ** 0.5,
+      "text": jnp.mean(text / surprise),
+      "t": jnp.mean(t.astype(jnp.float32)),
+  }
+  return jnp.mean(weighted, axis=0) / latent.size, diagnostics
+
+
+def _rescale(guided, conditional, noisy, alpha, sigma, share):
+  """Noise whose clean latent spreads as the conditional one's does.
+
+  Guidance inflates the standard deviation of x; a share phi of that is undone
+  in each view: x (phi std(x_c) / std(x) + 1 - phi) (MVDream, section 3.2).
+
+  Args:
+    guided: f32[B, h, w, C], the guided noise.
+    conditional: f32[B, h, w, C], the noise predicted with text.
+    noisy: f32[B, h, w, C], z_t.
+    alpha: f32[B, 1, 1, 1], a_t.
+    sigma: f32[B, 1, 1, 1], s_t.
+    share: phi.
+  Returns:
+    f32[B, h, w, C].
+  """
+  original = (noisy - sigma * guided) / alpha
+  wanted = (noisy - sigma * conditional) / alpha
+  axes = (1, 2, 3)
+  spread = jnp.maximum(jnp.std(original, axes, keepdims=True), 1e-12)
+  ratio = jnp.std(wanted, axes, keepdims=True) / spread
+  # (z_t - a f x) / s without the difference of large numbers.
+  return guided + alpha / sigma * share * (1 - ratio) * original
+
+
+def _column(value):
+  """f32[B] -> f32[B, 1, 1, 1]."""
+  return value[:, None, None, None]
+
+
+def _norm(image):
+  """f32[B], length of each of f32[B, h, w, C]."""
+  return jnp.sqrt(jnp.sum(image**2, axis=(1, 2, 3)))

@@ -1,0 +1,332 @@
+"""Score distillation against denoisers whose answers are known."""
+
+import dataclasses
+import functools
+
+import jax
+from jax import random
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dreamjax import config as config_lib
+from dreamjax.diffusion import oracle as oracle_lib
+from dreamjax.diffusion import schedule as schedule_lib
+from dreamjax.guidance import sds
+
+KEY = random.key(3)
+SCHEDULE = schedule_lib.make(schedule_lib.ScheduleConfig())
+SHAPE = (4, 4, 2)
+CLEAN, TEXT, EMPTY = 1.5 * random.normal(random.key(0), (3, *SHAPE))
+WORLD = oracle_lib.Oracle(
+    jnp.stack([TEXT, EMPTY]), SCHEDULE.alphas_cumprod, jnp.float32(1.0)
+)
+# Log probabilities: the text knows the first vector, no text the second.
+KNOWS = jnp.array([[[0.0, -jnp.inf]], [[-jnp.inf, 0.0]]])
+
+
+def one_time(**changes):
+  """A config whose only timestep is the progress; fewer programs to compile."""
+  t = config_lib.Schedule(0.0, 1.0)
+  return config_lib.GuidanceConfig(
+      **({"t_min": t, "t_max": t, "scale": 1.0} | changes)
+  )
+
+
+@functools.partial(jax.jit, static_argnames=("answer", "config"))
+def distil(world, answer, *arguments, schedule, config):
+  denoise = functools.partial(answer, world)
+  return sds.gradient(
+      *arguments, denoise=denoise, schedule=schedule, config=config
+  )
+
+
+def gradient(config, t=0.5, views=2, **changes):
+  """sds.gradient of `CLEAN` in every view, times its size; diagnostics."""
+  chosen = {
+      "world": WORLD,
+      "answer": oracle_lib.denoise,
+      "latent": jnp.broadcast_to(CLEAN, (views, *SHAPE)),
+      "indices": jnp.arange(views),
+      "context": jnp.broadcast_to(KNOWS[0], (views, 1, 2)),
+      "empty": KNOWS[1],
+      "schedule": SCHEDULE,
+  } | changes
+  result, diagnostics = distil(
+      chosen["world"],
+      chosen["answer"],
+      KEY,
+      chosen["latent"],
+      chosen["indices"],
+      chosen["context"],
+      chosen["empty"],
+      jnp.float32(t),
+      schedule=chosen["schedule"],
+      config=config,
+  )
+  assert result.shape == chosen["latent"].shape
+  return result * result.size, diagnostics
+
+
+def alpha_sigma(t):
+  alpha, sigma = schedule_lib.alpha_sigma(SCHEDULE, jnp.int32(t))
+  return float(alpha), float(sigma)
+
+
+@pytest.mark.parametrize(
+    "weighting, weight",
+    [
+        ("sds", lambda alpha, sigma: 1 - alpha**2),
+        ("uniform", lambda alpha, sigma: 1.0),
+        ("fantasia3d", lambda alpha, sigma: alpha * (1 - alpha**2)),
+        ("x0", lambda alpha, sigma: sigma / alpha),
+    ],
+)
+def test_a_sure_denoiser_pulls_straight_at_its_image(weighting, weight):
+  for t in (50, 500, 900):
+    # e - n = (a / s) (z - x): whatever the noise was, it has gone.
+    alpha, sigma = alpha_sigma(t)
+    result, _ = gradient(one_time(weighting=weighting), t / 1000)
+    want = weight(alpha, sigma) * alpha / sigma * (CLEAN - TEXT)
+    for view in result:
+      # Noise of a few units cancels: 1e-6 of it, over s.
+      np.testing.assert_allclose(view, want, rtol=1e-4, atol=3e-5)
+
+
+def test_weightings_are_those_of_the_config():
+  assert tuple(sds.WEIGHTINGS) == config_lib.WEIGHTINGS
+
+
+def test_expected_gradient_is_the_slope_of_the_smoothed_log_density():
+  # One number z in a world of two: -(s / a) d/dz E log p_t(a z + s n) by
+  # quadrature, as E[e] = -s E[d log p_t] and E[n] = 0.
+  alpha, sigma = alpha_sigma(600)
+  centre = np.array([1.2, -0.8])
+  log_weight = np.log([0.3, 0.7])
+  clean = 0.4
+  noise = np.linspace(-8, 8, 4001)
+  density = np.exp(-(noise**2) / 2) / np.sqrt(2 * np.pi)
+
+  def smoothed(z):
+    noisy = alpha * z + sigma * noise
+    terms = log_weight - (noisy[:, None] - alpha * centre) ** 2 / 2 / sigma**2
+    return np.trapezoid(density * np.logaddexp(*terms.T), noise)
+
+  slope = (smoothed(clean + 1e-3) - smoothed(clean - 1e-3)) / 2e-3
+  count = 2**15
+  context = jnp.asarray(log_weight, jnp.float32).reshape(1, 1, 2)
+  result, _ = gradient(
+      one_time(noise_samples=count, weighting="uniform"),
+      0.6,
+      views=1,
+      latent=jnp.full((1, 1, 1, 1), clean),
+      context=context,
+      empty=context[0],
+      world=WORLD._replace(
+          vectors=jnp.asarray(centre, jnp.float32).reshape(2, 1, 1, 1)
+      ),
+  )
+  # e - n varies by less than 1: five standard errors of the mean.
+  np.testing.assert_allclose(
+      result[0, 0, 0, 0], -sigma / alpha * slope, atol=5 / np.sqrt(count)
+  )
+
+
+@pytest.mark.parametrize("scale", [0.0, 7.5])
+def test_guidance_exaggerates_the_text(scale):
+  result, _ = gradient(one_time(scale=scale, weighting="x0"))
+  target = EMPTY + scale * (TEXT - EMPTY)
+  np.testing.assert_allclose(
+      result[0], CLEAN - target, rtol=1e-4, atol=1e-4
+  )
+
+
+def test_each_view_follows_its_own_text():
+  result, _ = gradient(one_time(weighting="x0"), context=KNOWS)
+  np.testing.assert_allclose(result[0], CLEAN - TEXT, atol=1e-4)
+  np.testing.assert_allclose(result[1], CLEAN - EMPTY, atol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_rescale_takes_back_the_spread_of_the_guided_image(share):
+  config = one_time(scale=20.0, weighting="x0", rescale=share)
+  result, _ = gradient(config, 0.7)
+  guided = EMPTY + 20.0 * (TEXT - EMPTY)
+  ratio = jnp.std(TEXT) / jnp.std(guided)
+  target = (share * ratio + 1 - share) * guided
+  np.testing.assert_allclose(
+      result[0], CLEAN - target, rtol=1e-4, atol=3e-4
+  )
+  if share == 1.0:
+    np.testing.assert_allclose(
+        jnp.std(CLEAN - result[0]), jnp.std(TEXT), rtol=1e-4
+    )
+
+
+def test_rescale_looks_at_each_view_alone():
+  config = one_time(scale=20.0, weighting="x0", rescale=1.0)
+  both, _ = gradient(config, 0.7, context=KNOWS)
+  one, _ = gradient(config, 0.7)
+  np.testing.assert_allclose(both[0], one[0], rtol=1e-5)
+
+
+def test_weights_are_capped():
+  alpha, sigma = alpha_sigma(980)
+  assert sigma / alpha > 12
+  config = one_time(weighting="x0", weight_cap=5.0)
+  result, _ = gradient(config, 0.98)
+  want = 5.0 * alpha / sigma * (CLEAN - TEXT)
+  np.testing.assert_allclose(result[0], want, rtol=1e-4, atol=1e-4)
+  free, _ = gradient(config, 0.1)
+  np.testing.assert_allclose(free[0], CLEAN - TEXT, atol=1e-4)
+
+
+@pytest.mark.parametrize("share_t", [False, True])
+def test_results_do_not_depend_on_who_computes_which_views(share_t):
+  world = WORLD._replace(temperature=jnp.float32(50.0))
+  config = config_lib.GuidanceConfig(
+      scale=5.0, noise_samples=2, share_t=share_t
+  )
+  unsure = jnp.log(jnp.array([[[0.7, 0.3]]]))
+  parts = lambda indices: gradient(
+      config,
+      views=len(indices),
+      indices=jnp.array(indices),
+      world=world,
+      context=jnp.broadcast_to(unsure, (len(indices), 1, 2)),
+      empty=jnp.log(jnp.array([[0.4, 0.6]])),
+  )[0]
+  whole = parts([0, 1, 2, 3])
+  for split in ([0, 1], [2, 3]), ([3, 1], [0, 2]):
+    for indices in split:
+      np.testing.assert_allclose(
+          parts(indices), whole[jnp.array(indices)], rtol=1e-4, atol=1e-5
+      )
+  # Noise differs between views, so these would differ if numbers mixed.
+  assert np.abs(whole[0] - whole[1]).max() > 1e-3
+
+
+def test_all_noises_of_all_views_go_through_the_denoiser_together():
+  calls = []
+
+  def denoise(world, noisy, t, context):
+    calls.append((noisy.shape[0], t.shape, context.shape))
+    return oracle_lib.denoise(world, noisy, t, context)
+
+  gradient(one_time(noise_samples=3), answer=denoise)
+  assert calls == [(12, (12,), (12, 1, 2))]
+
+
+def test_noises_are_averaged():
+  config = config_lib.GuidanceConfig(
+      scale=1.0, noise_samples=4, weighting="uniform"
+  )
+  result, diagnostics = gradient(config, 0.0)
+  key, _ = random.split(KEY)
+  t = sds.draw_timesteps(key, jnp.arange(2), 0.0, SCHEDULE, config)
+  alpha, sigma = schedule_lib.alpha_sigma(SCHEDULE, t)
+  want = jnp.mean(alpha / sigma, axis=0)[:, None, None, None]
+  want = want * (CLEAN - TEXT)
+  np.testing.assert_allclose(result, want, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(diagnostics["t"], jnp.mean(t), rtol=1e-6)
+
+
+@pytest.mark.parametrize("rescale", [0.0, 0.6])
+def test_velocity_and_noise_say_the_same(rescale):
+  config = config_lib.GuidanceConfig(
+      scale=7.5, noise_samples=2, rescale=rescale, weighting="uniform"
+  )
+  world = WORLD._replace(temperature=jnp.float32(20.0))
+  velocity = dataclasses.replace(
+      SCHEDULE,
+      config=schedule_lib.ScheduleConfig(prediction_type="v_prediction"),
+  )
+
+  def denoise(world, noisy, t, context):
+    noise = oracle_lib.denoise(world, noisy, t, context)
+    clean = schedule_lib.predict_original(SCHEDULE, noise, noisy, t)
+    return schedule_lib.velocity(SCHEDULE, clean, noise, t)
+
+  unsure = {
+      "context": jnp.log(jnp.full((2, 1, 2), 0.5)),
+      "empty": jnp.log(jnp.array([[0.1, 0.9]])),
+  }
+  by_noise, one = gradient(config, world=world, **unsure)
+  by_velocity, other = gradient(
+      config, world=world, answer=denoise, schedule=velocity, **unsure
+  )
+  np.testing.assert_allclose(by_noise, by_velocity, rtol=1e-3, atol=1e-3)
+  for name in one:
+    np.testing.assert_allclose(one[name], other[name], rtol=1e-3)
+
+
+def test_diagnostics_of_a_sure_denoiser():
+  alpha, sigma = alpha_sigma(400)
+  _, diagnostics = gradient(one_time(weighting="x0"), 0.4)
+  assert diagnostics["t"] == 400
+  np.testing.assert_allclose(
+      diagnostics["residual"],
+      alpha / sigma * jnp.sqrt(jnp.mean((CLEAN - TEXT) ** 2)),
+      rtol=1e-4,
+  )
+  np.testing.assert_allclose(
+      diagnostics["text"],
+      jnp.linalg.norm(TEXT - EMPTY) / jnp.linalg.norm(CLEAN - EMPTY),
+      rtol=1e-4,
+  )
+
+
+def timesteps(config, views=64, progress=0.0, schedule=SCHEDULE):
+  return np.asarray(
+      sds.draw_timesteps(KEY, jnp.arange(views), progress, schedule, config)
+  )
+
+
+def test_timesteps_are_stratified_in_the_noises_of_a_view():
+  config = config_lib.GuidanceConfig(
+      noise_samples=4,
+      t_min=config_lib.constant(0.2),
+      t_max=config_lib.constant(0.6),
+  )
+  t = timesteps(config, views=256)
+  assert t.shape == (4, 256)
+  for k in range(4):
+    low, high = 200 + 100 * k, 300 + 100 * k
+    assert low <= t[k].min() < low + 5 and high - 5 < t[k].max() <= high
+    # Uniform in the stratum: standard error 29 / 16.
+    assert abs(t[k].mean() - (low + high) / 2) < 7
+
+
+def test_views_share_their_timesteps_or_do_not():
+  shared = timesteps(config_lib.GuidanceConfig(share_t=True))
+  assert (shared == shared[:, :1]).all()
+  assert len(set(timesteps(config_lib.GuidanceConfig())[0])) > 40
+
+
+def test_timesteps_follow_their_schedules_whatever_t_is():
+  falling = config_lib.Schedule(0.9, 0.1)
+  config = config_lib.GuidanceConfig(t_min=falling, t_max=falling)
+  half = schedule_lib.make(
+      schedule_lib.ScheduleConfig(num_train_timesteps=500)
+  )
+  for progress, fraction in ((0.0, 0.9), (0.25, 0.7), (1.0, 0.1)):
+    assert (timesteps(config, progress=progress) == 1000 * fraction).all()
+    t = timesteps(config, progress=progress, schedule=half)
+    assert (t == 500 * fraction).all()
+  edge = config_lib.constant(1.0)
+  config = config_lib.GuidanceConfig(t_min=edge, t_max=edge)
+  assert (timesteps(config) == 999).all()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"weighting": "sigma"}, "weighting is 'sigma', want one of"),
+        ({"noise_samples": 0}, "noise_samples is 0, want at least 1"),
+        ({"t_min": config_lib.constant(0.99)}, "t_min.start 0.99 and"),
+        ({"t_max": config_lib.Schedule(0.9, 20.0)}, "t_max.end 20.0 must"),
+    ],
+)
+def test_configs_that_mean_nothing_are_refused(changes, message):
+  with pytest.raises(ValueError, match=message):
+    config_lib.GuidanceConfig(**changes)
