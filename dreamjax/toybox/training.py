@@ -94,9 +94,10 @@ def run(
   @functools.partial(jax.jit, donate_argnums=0)
   def step(state, data, key, number):
     value, gradient = jax.value_and_grad(update.loss)(state.params, data, key)
-    change, optimizer = update.optimizer.update(
-        gradient, state.optimizer, state.params
-    )
+    with jax.numpy_dtype_promotion("standard"):  # Optax mixes dtypes.
+      change, optimizer = update.optimizer.update(
+          gradient, state.optimizer, state.params
+      )
     params = optax.apply_updates(state.params, change)
     # Early on the mean is short: the first parameters are no good.
     decay = jnp.minimum(update.ema, (1.0 + number) / (10.0 + number))
