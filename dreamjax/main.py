@@ -104,11 +104,11 @@ def _fit(options: options_lib.Options) -> int:
       store = stack.enter_context(
           workdir.open_for(run, folder, options.flags.restore)
       )
-      pipeline = weights.load(source, config.guidance.dtype)
+      prior = train.prepare(run, weights.load(source, config.guidance.dtype))
     with Signals() as signals:
       try:
         state = train.fit(
-            run, pipeline, store, where, folder, lambda: signals.received > 0
+            run, prior, store, where, folder, lambda: signals.received > 0
         )
       except FloatingPointError as error:
         print(f"dreamjax: {error}", file=sys.stderr)
@@ -147,17 +147,17 @@ def _export(options: options_lib.Options) -> int:
 
 def _write(run, state, folder: pathlib.Path, *writers) -> int:
   """Writes the outputs of each prompt, with a line per file."""
-  from dreamjax import train, workdir
+  from dreamjax import scene, workdir
   from dreamjax.outputs import mesh
 
   code = OK
   folders = workdir.prompt_folders(folder, run.prompts)
   for i, (place, text) in enumerate(zip(folders, run.prompts)):
     place.mkdir(exist_ok=True)
-    scene = train.scene(run.config, state, i)
+    made = scene.make(run.config, state, i)
     try:
       for writer in writers:
-        for path, what in writer(scene, run.config, place, text):
+        for path, what in writer(made, run.config, place, text):
           print(f"{path}: {what}", flush=True)
     except mesh.EmptyScene as error:
       print(f"dreamjax: {text}: {error}", file=sys.stderr)

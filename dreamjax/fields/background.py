@@ -38,6 +38,11 @@ class _Network(nn.Module):
     return nn.sigmoid(nn.Dense(3)(hidden))
 
 
+def is_learnt(config):
+  """Whether any view shows the learnt background of this BackgroundConfig."""
+  return config.plain_probability < 1.0
+
+
 def make(config):
   """The learnt background.
 

@@ -1,0 +1,66 @@
+"""What a run changes from step to step."""
+
+from typing import Any, NamedTuple
+
+import jax
+from jax import random
+import jax.numpy as jnp
+
+from dreamjax import fields
+from dreamjax import occupancy as occupancy_lib
+from dreamjax import optimizer
+from dreamjax.fields import background as background_lib
+
+
+class TrainState(NamedTuple):
+  """All that changes, of one prompt; on the host with a leading axis P.
+
+  Attributes:
+    step: i32[], steps done.
+    params: dict of the groups of optimizer.py.
+    ema: like params, their running mean: the scene that a user gets.
+    opt_state: of the optimiser.
+    occupancy: occupancy.Occupancy.
+    skipped: i32[], steps that were left out because of a value that was not
+      finite.
+  """
+
+  step: jax.Array
+  params: Any
+  ema: Any
+  opt_state: Any
+  occupancy: occupancy_lib.Occupancy
+  skipped: jax.Array
+
+
+def init(config, key):
+  """The state of a prompt before the first step.
+
+  Args:
+    config: config.Config.
+    key: the run's key for initial values.
+  Returns:
+    TrainState.
+  """
+  key_field, key_background = random.split(key)
+  field = fields.make(config.field, config.render.bound)
+  params = field.init(key_field)
+  if background_lib.is_learnt(config.background):
+    background = background_lib.make(config.background)
+    params = params | {"background": background.init(key_background)}
+  return TrainState(
+      step=jnp.int32(0),
+      params=params,
+      ema=params,
+      opt_state=optimizer.init(config.optimizer, params),
+      occupancy=occupancy_lib.init(config.render),
+      skipped=jnp.int32(0),
+  )
+
+
+def checked(state):
+  """Names of the arrays that have to be finite, in the order of the road."""
+  paths = jax.tree_util.tree_leaves_with_path(state.params)
+  return ["image", "latent", "latent's gradient"] + [
+      f"gradient of {jax.tree_util.keystr(path)}" for path, _ in paths
+  ] + ["gradient's norm"]

@@ -1,0 +1,194 @@
+"""One training step, and many of them in one call of the device.
+
+render -> resize -> encode -> noise -> denoise, and back along the same road,
+the denoiser excepted. P prompts, V views of a prompt on a device, L steps per
+call.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+from jax import random
+import jax.numpy as jnp
+import optax
+
+from dreamjax import fields
+from dreamjax import occupancy
+from dreamjax import optimizer
+from dreamjax import parallel
+from dreamjax import prompts
+from dreamjax import state as state_lib
+from dreamjax import views
+from dreamjax.guidance import sds
+
+
+class Numbers(NamedTuple):
+  """What a step says about itself.
+
+  Attributes:
+    opacity: f32[], mean over the rays.
+    overflow: f32[], samples that found no slot, as a share of the slots.
+    residual: f32[], see guidance.sds.gradient.
+    text: f32[], as well.
+    t: f32[], as well.
+    gradient: f32[], global norm of the gradient of the parameters.
+    culprit: i32[], index into state.checked of the first array that was not
+      finite; -1 if all were, and the step was taken.
+  """
+
+  opacity: jax.Array
+  overflow: jax.Array
+  residual: jax.Array
+  text: jax.Array
+  t: jax.Array
+  gradient: jax.Array
+  culprit: jax.Array
+
+
+class Shared(NamedTuple):
+  """What is the same for all prompts and devices.
+
+  Attributes:
+    params: what the model's `encode_image` and `denoise` read.
+    schedule: diffusion.schedule.NoiseSchedule.
+    key: u32[2], data of the run's key for steps.
+    first: i32[], steps done before the call.
+    count: i32[], steps to do in the call, at most L.
+  """
+
+  params: Any
+  schedule: Any
+  key: jax.Array
+  first: jax.Array
+  count: jax.Array
+
+
+def make_steps(config, model, where, with_normals):
+  """Up to L = config.train.steps_per_dispatch steps, for `over_devices`.
+
+  The number of steps is an argument and not a shape: one program serves the
+  ends of phases, checkpoints and the last steps alike.
+
+  Args:
+    config: config.Config.
+    model: diffusion.model.Model, or anything with its `encode_image`,
+      `denoise` and `image_size`.
+    where: parallel.Layout.
+    with_normals: see render.render.
+  Returns:
+    (state.TrainState, prompts.Prompt, indices i32[V], Shared) -> (TrainState,
+    Numbers with a leading axis L). Numbers of steps not taken are 0.
+  """
+
+  def steps(state, prompt, indices, shared):
+    def body(i, carry):
+      state, numbers = carry
+      state, new = _step(
+          config, model, where, with_normals, state, prompt, indices, shared,
+          shared.first + i,
+      )
+      return state, jax.tree.map(lambda x, y: x.at[i].set(y), numbers, new)
+
+    none = jnp.zeros(config.train.steps_per_dispatch, jnp.float32)
+    numbers = Numbers(*[none for _ in Numbers._fields])
+    numbers = numbers._replace(culprit=none.astype(jnp.int32))
+    return lax.fori_loop(0, shared.count, body, (state, numbers))
+
+  return steps
+
+
+def _step(
+    config, model, where, with_normals, state, prompt, indices, shared, step
+):
+  """(TrainState, Numbers) after the step with a number, for one prompt."""
+  key = random.fold_in(random.wrap_key_data(shared.key), step)
+  key_views, key_guidance, key_grid = random.split(key, 3)
+  progress = step.astype(jnp.float32) / config.train.steps
+  field = fields.make(config.field, config.render.bound)
+  # A branch on the number of the step, which all prompts share.
+  grid = lax.cond(
+      step % config.render.occupancy_every == 0,
+      lambda grid: occupancy.update(
+          key_grid,
+          lambda position: field.query(state.params, position, progress)[0],
+          grid,
+          config.render,
+      ),
+      lambda grid: grid,
+      state.occupancy,
+  )
+  drawn = views.draw(key_views, config, indices, progress)
+  size = config.guidance.image_size or model.image_size
+
+  def encode(params):
+    images, penalty, overflow = views.look(
+        config, field, params, drawn, grid.mask, progress, with_normals
+    )
+    shape = (indices.shape[0], size, size, 3)
+    latent = model.encode_image(
+        shared.params, jax.image.resize(images.color, shape, "linear")
+    )
+    return (latent, penalty), (images, overflow)
+
+  (latent, _), pull, (images, overflow) = jax.vjp(
+      encode, state.params, has_aux=True
+  )
+  latent_gradient, diagnostics = sds.gradient(
+      key_guidance,
+      latent,
+      indices,
+      prompts.select(
+          prompt, config.prompt, drawn.camera.azimuth, drawn.camera.elevation
+      ),
+      prompt.empty,
+      progress,
+      lambda *batch: model.denoise(shared.params, *batch),
+      shared.schedule,
+      config.guidance,
+  )
+  (gradient,) = pull((latent_gradient, jnp.float32(1.0)))
+  gradient = parallel.mean_over_group(gradient, where)
+  length = optax.tree.norm(gradient)
+  culprit = _first_bad(
+      [images.color, latent, latent_gradient, *jax.tree.leaves(gradient),
+       length],
+      where,
+  )
+  budget = config.render.samples_per_ray * images.opacity.size
+  numbers = parallel.mean_over_group({
+      "opacity": jnp.mean(images.opacity),
+      "overflow": overflow.astype(jnp.float32) / budget,
+      **diagnostics,
+  }, where)
+  state = _advance(config, state, gradient, grid, culprit < 0, progress)
+  return state, Numbers(**numbers, gradient=length, culprit=culprit)
+
+
+def _first_bad(arrays, where):
+  """i32[], index of the first array with a NaN or infinity on any device."""
+  bad = jnp.stack([~jnp.all(jnp.isfinite(array)) for array in arrays])
+  bad = parallel.mean_over_group(bad.astype(jnp.float32), where) > 0
+  first = jnp.argmax(bad).astype(jnp.int32)
+  return jnp.where(jnp.any(bad), first, jnp.int32(-1))
+
+
+def _advance(config, state, gradient, grid, is_finite, progress):
+  """TrainState after the gradient, or as it was if that is not finite."""
+  params, opt_state = optimizer.update(
+      config.optimizer, state.params, gradient, state.opt_state, progress
+  )
+  ema = optimizer.average(config.optimizer, state.ema, params)
+  params, ema, opt_state = jax.tree.map(
+      lambda new, old: jnp.where(is_finite, new, old),
+      (params, ema, opt_state),
+      (state.params, state.ema, state.opt_state),
+  )
+  return state_lib.TrainState(
+      step=state.step + 1,
+      params=params,
+      ema=ema,
+      opt_state=opt_state,
+      occupancy=grid,
+      skipped=state.skipped + 1 - is_finite.astype(jnp.int32),
+  )
