@@ -145,6 +145,10 @@ def _export(options: options_lib.Options) -> int:
   return _anew(options, _meshes)
 
 
+def _evaluate(options: options_lib.Options) -> int:
+  return _anew(options, _judgement)
+
+
 def _write(run, state, folder: pathlib.Path, *writers) -> int:
   """Writes the outputs of each prompt, with a line per file."""
   from dreamjax import scene, workdir
@@ -176,6 +180,14 @@ def _meshes(scene, config, folder, text):
 
   bound = config.render.bound
   return report.write_meshes(scene.query, config.output, bound, folder, text)
+
+
+def _judgement(scene, config, folder, text):
+  from dreamjax.evaluation import truth
+
+  del config  # Only what the scene looks like counts.
+  with _refusals():
+    return truth.write(folder, scene.render_views, text)
 
 
 def _sample(options: options_lib.Options) -> int:
@@ -221,5 +233,6 @@ _VERBS = {
     "sample": _sample,
     "render": _render,
     "export": _export,
+    "evaluate": _evaluate,
     "doctor": _doctor,
 }
