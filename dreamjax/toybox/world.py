@@ -276,6 +276,7 @@ def render(toy, camera, light, size, supersample=2):
   Returns:
     Truth.
   """
+  toy = jax.tree.map(jnp.asarray, toy)
   fine = size * supersample
   views = camera.fov.shape[0]
   rays = cameras.camera_rays(camera, fine, fine)
@@ -344,6 +345,7 @@ def contains(toy, position):
   Returns:
     bool[N].
   """
+  toy = jax.tree.map(jnp.asarray, toy)
 
   def visit(slot, inside):
     q = jnp.matmul(
