@@ -76,7 +76,11 @@ def main(argv):
   params["vae"] = _train_vae(
       folder, config, seed, pictures, params["vae"]
   )
-  data = _data(config, seed, pictures, params, tokenizer)
+  data = _kept(
+      folder / "latents.npz",
+      denoiser.Data,
+      lambda: _data(config, seed, pictures, params, tokenizer),
+  )
 
   def finish(done, trained):
     """Writes the model folder and draws what it can do."""
@@ -113,14 +117,22 @@ def _store(folder, seed):
 
 
 def _pictures(folder, config, seed) -> pictures_lib.Pictures:
-  """The renderings, made once and kept in the folder."""
-  path = folder / "pictures.npz"
+  """The renderings."""
+  return _kept(
+      folder / "pictures.npz",
+      pictures_lib.Pictures,
+      lambda: pictures_lib.make(config, seed, _PICTURES.value),
+  )
+
+
+def _kept(path, kind, make):
+  """A named tuple of arrays, made once and kept in a file."""
   if not path.exists():
-    made = pictures_lib.make(config, seed, _PICTURES.value)
+    made = make()
     with files.replacing(path) as temporary:
       np.savez(temporary, **made._asdict())
   with np.load(path) as stored:
-    return pictures_lib.Pictures(**stored)
+    return kind(**stored)
 
 
 def _train_vae(folder, config, seed, pictures, params) -> dict[str, Any]:
