@@ -1,0 +1,204 @@
+"""Compiled kernels against the same operations in pure JAX.
+
+Command:  python tests/bench/kernels.py
+Result:   one JSON line per case on stdout; with --table rows of Markdown.
+
+Notation: N points or samples, R rays of S samples, K candidates of a ray.
+
+Each case runs the kernel and one or two formulations in jax.numpy that give
+the same arrays: the operation's definition, and the natural one that a reader
+of the paper would write. All are compiled, checked against each other, run
+warm, then timed in turn, so that a busy machine slows all alike. `ratio` is
+the median of the fastest pure JAX over the kernel's median.
+"""
+
+import functools
+import itertools
+
+from absl import app
+from absl import flags
+import jax
+import jax.numpy as jnp
+import measure
+import numpy as np
+
+from dreamjax.ops import composite
+from dreamjax.ops import hash_encode
+from dreamjax.ops import march
+
+_LOG2_POINTS = flags.DEFINE_integer("log2_points", 17, "log2 of N.")
+
+_SAMPLES_PER_RAY = 32
+_CANDIDATES = 128
+
+
+def natural_encode(table, position, grid):
+  """The hash encoding with one gather of all levels and corners, [N, L, 8]."""
+  column = lambda values, dtype: jnp.asarray(values, dtype)[:, None]
+  scale = column(grid.scales, jnp.float32)  # [L, 1]
+  resolution = column(grid.resolutions, jnp.uint32)
+  size = column(grid.sizes, jnp.uint32)
+  dense = column(
+      [r**3 <= s for r, s in zip(grid.resolutions, grid.sizes)], bool
+  )
+  place = position[:, None] * scale + jnp.float32(0.5)  # [N, L, 3]
+  cell = jnp.clip(
+      jnp.floor(place), 0, resolution.astype(jnp.float32) - jnp.float32(1)
+  )
+  fraction = place - cell
+  if grid.smoothstep:
+    fraction = fraction * fraction * (3 - 2 * fraction)
+  corner = jnp.asarray(np.indices((2, 2, 2)).reshape(3, 8).T, jnp.uint32)
+  weight = jnp.prod(
+      jnp.where(corner == 1, fraction[:, :, None], 1 - fraction[:, :, None]),
+      axis=-1,
+  )  # [N, L, 8]
+  vertex = cell.astype(jnp.uint32)[:, :, None] + corner  # [N, L, 8, 3]
+  x, y, z = jnp.moveaxis(vertex, -1, 0)
+  flat = x + resolution * (y + resolution * z)
+  flat = jnp.where(flat < size, flat, flat - size)
+  hashed = x ^ y * jnp.uint32(2654435761) ^ z * jnp.uint32(805459861)
+  index = jnp.where(dense, flat, hashed & (size - jnp.uint32(1)))
+  index = index.astype(jnp.int32) + column(grid.offsets, jnp.int32)
+  feature = jnp.sum(weight[..., None] * table[index], axis=2)
+  return feature.reshape(position.shape[0], grid.num_features)
+
+
+def dense_composite(density, value, width, offset):
+  """Compositing of rays that all own S slots: a sum along an axis."""
+  num_rays = offset.shape[0] - 1
+  depth = (density * width).reshape(num_rays, -1)
+  before = jnp.cumsum(depth, axis=1) - depth
+  weight = jnp.exp(-before) * -jnp.expm1(-depth)
+  value = value.reshape(*weight.shape, -1)
+  return (
+      jnp.sum(weight[..., None] * value, axis=1),
+      jnp.sum(weight, axis=1),
+      weight.ravel(),
+  )
+
+
+def _hash_cases(size, layout, num_points):
+  """{name: (arrays, {who: function})} of the hash encoding in one layout."""
+  grid = hash_encode.make_grid(*layout)
+  rng = np.random.default_rng(0)
+  normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  table = normal(grid.num_entries, grid.features)
+  position = jnp.asarray(rng.uniform(size=(num_points, 3)), jnp.float32)
+  cotangent = normal(num_points, grid.num_features)
+  direction = normal(num_points, 3)
+
+  def forward(encode, table, position):
+    return encode(table, position, grid)
+
+  def gradient(encode, argument, table, position, cotangent):
+    inner = lambda *arrays: jnp.vdot(cotangent, encode(*arrays, grid))
+    return jax.grad(inner, argument)(table, position)
+
+  def second(encode, table, position, cotangent, direction):
+    def slope(table, cotangent):
+      inner = lambda x: jnp.vdot(cotangent, encode(table, x, grid))
+      return jnp.vdot(direction, jax.grad(inner)(position))
+
+    return jax.grad(slope, (0, 1))(table, cotangent)
+
+  def all_of(function, *arguments):
+    return {
+        "kernel": functools.partial(
+            function, hash_encode.hash_encode, *arguments
+        ),
+        "definition": functools.partial(
+            function, hash_encode.definition, *arguments
+        ),
+        "natural": functools.partial(function, natural_encode, *arguments),
+    }
+
+  first = (table, position, cotangent)
+  return {
+      f"{size} grid, features": ((table, position), all_of(forward)),
+      f"{size} grid, gradient of table": (first, all_of(gradient, 0)),
+      f"{size} grid, gradient of position": (first, all_of(gradient, 1)),
+      f"{size} grid, gradients of slope": ((*first, direction), all_of(second)),
+  }
+
+
+def _march_cases(num_points):
+  """Rays towards a ball, through grids of which a share is occupied."""
+  num_rays = num_points // _SAMPLES_PER_RAY
+  rng = np.random.default_rng(1)
+  direction = rng.normal(size=(num_rays, 3))
+  direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
+  shift = rng.uniform(-0.5, 0.5, (num_rays, 3))
+  rays = [
+      jnp.asarray(array, jnp.float32)
+      for array in (shift - 3 * direction, direction, rng.random(num_rays))
+  ]
+  run = lambda function: functools.partial(
+      function, step=2 / _CANDIDATES, bound=1.0, max_samples=num_points
+  )
+  cases = {}
+  for percent in (5, 20, 100):
+    # A ball in the middle: occupied cells are neighbours, as in a scene.
+    axis = (np.arange(64) + 0.5) / 32 - 1
+    radius = np.sqrt(sum(x**2 for x in np.meshgrid(axis, axis, axis)))
+    occupancy = radius <= np.quantile(radius, percent / 100)
+    cases[f"march, {percent}% occupied"] = (
+        (*rays, jnp.asarray(occupancy, jnp.uint8)),
+        {"kernel": run(march.march), "definition": run(march.definition)},
+    )
+  return cases
+
+
+def _composite_cases(num_points):
+  """Rays that all have S samples, which is where a dense array fits best."""
+  rng = np.random.default_rng(2)
+  arrays = (
+      jnp.asarray(rng.exponential(size=num_points), jnp.float32),
+      jnp.asarray(rng.uniform(size=(num_points, 3)), jnp.float32),
+      jnp.full((num_points,), 2 / _SAMPLES_PER_RAY, jnp.float32),
+      jnp.arange(0, num_points + 1, _SAMPLES_PER_RAY, dtype=jnp.int32),
+  )
+
+  def gradient(function, density, value, width, offset):
+    def total(density, value):
+      color, opacity, _ = function(density, value, width, offset)
+      return jnp.sum(color**2) + jnp.sum(opacity**2)
+
+    return jax.grad(total, (0, 1))(density, value)
+
+  functions = {
+      "kernel": composite.composite,
+      "definition": composite.definition,
+      "natural": dense_composite,
+  }
+  return {
+      "composite": (arrays, functions),
+      "composite with gradients": (
+          arrays,
+          {
+              who: functools.partial(gradient, function)
+              for who, function in functions.items()
+          },
+      ),
+  }
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f"{argv[1:]} is not a flag.")
+  num_points = 2**_LOG2_POINTS.value
+  makers = (
+      functools.partial(_hash_cases, "small", (8, 4, 15, 8, 128)),
+      functools.partial(_hash_cases, "large", (16, 2, 19, 16, 2048)),
+      _march_cases,
+      _composite_cases,
+  )
+  # One maker at a time: the arrays of the others need not be in memory.
+  cases = itertools.chain.from_iterable(
+      make(num_points).items() for make in makers
+  )
+  measure.run(cases, num_points)
+
+
+if __name__ == "__main__":
+  app.run(main)
