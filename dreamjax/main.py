@@ -16,6 +16,7 @@ import sys
 from typing import Callable, Iterator, Sequence
 
 import dreamjax
+from dreamjax import allocator
 from dreamjax import config_io
 from dreamjax import options as options_lib
 
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       print(options_lib.help_text())
       return OK
     options = options_lib.parse(argv, list(_VERBS))
+    allocator.keep_freed_memory()
     return _VERBS[options.verb](options)
   except options_lib.InputError as error:
     print(f"dreamjax: {error}", file=sys.stderr)

@@ -10,7 +10,7 @@ import dreamjax
 # A name stands for the module or for all modules of the package, which may
 # import each other. The longest name that fits a module counts.
 LAYERS = (
-    ("config", "outputs.files"),
+    ("allocator", "config", "outputs.files"),
     ("config_io", "schedules", "ops"),
     ("cameras", "checkpoint", "chunks", "occupancy", "parallel", "progress"),
     ("journal", "losses", "optimizer", "shading", "workdir"),

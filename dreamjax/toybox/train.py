@@ -17,6 +17,7 @@ import jax
 from jax import random
 import numpy as np
 
+from dreamjax import allocator
 from dreamjax import checkpoint
 from dreamjax import config_io
 from dreamjax.diffusion import model as model_lib
@@ -64,6 +65,7 @@ def main(argv):
   """Runs the training that the flags ask for."""
   if len(argv) > 1 or not _WORKDIR.value:
     raise app.UsageError("give --workdir=FOLDER and no other words.")
+  allocator.keep_freed_memory()
   logging.set_verbosity(logging.WARNING)  # Orbax tells a story per save.
   folder = pathlib.Path(_WORKDIR.value)
   folder.mkdir(parents=True, exist_ok=True)
