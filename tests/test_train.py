@@ -8,7 +8,6 @@ import functools
 import json
 
 import jax
-from jax import random
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,8 +18,10 @@ from dreamjax import config as config_lib
 from dreamjax import parallel
 from dreamjax import prompts
 from dreamjax import scene
+from dreamjax import step
 from dreamjax import train
 from dreamjax import workdir
+from dreamjax.diffusion import model as diffusion_model
 from dreamjax.diffusion import oracle as oracle_lib
 from dreamjax.diffusion import schedule as schedule_lib
 
@@ -50,8 +51,18 @@ CONFIG = config_lib.Config(
         occupancy_resolution=8,
         occupancy_every=4,
     ),
-    guidance=config_lib.GuidanceConfig(scale=2.0, weighting="x0"),
-    optimizer=config_lib.OptimizerConfig(network=2e-2, ema=0.9),
+    # Step i has the timestep 1000 (1 - i / 60): the world can tell steps apart.
+    guidance=config_lib.GuidanceConfig(
+        scale=2.0,
+        weighting="x0",
+        t_min=config_lib.Schedule(1.0, 0.0),
+        t_max=config_lib.Schedule(1.0, 0.0),
+    ),
+    # This epsilon lets Adam forget gradients that are rounding alone: without
+    # it their signs, and with them the parameters, depend on the order of sums.
+    optimizer=config_lib.OptimizerConfig(
+        network=2e-2, epsilon=1e-4, ema=0.9
+    ),
     train=config_lib.TrainConfig(
         steps=60,
         views=VIEWS,
@@ -127,14 +138,36 @@ def prior(share_red=(0.99,), bad=(2000, 2000)):
 def fit(folder, config=CONFIG, devices=1, calls=100, **world):
   """The state after so many calls of the device, or at the end."""
   known = prior(**world)
-  texts = tuple(f"toy {i}" for i in range(len(known.prompt.empty)))
-  run = workdir.Run(config, texts, 0, "none")
-  where = parallel.layout(len(texts), config.train.views, devices)
+  run = run_of(config, len(known.prompt.empty))
+  where = parallel.layout(len(run.prompts), config.train.views, devices)
   asked = iter(range(1, 1000))
   with workdir.open_for(run, folder) as store:
     return train.fit(
         run, known, store, where, folder, lambda: next(asked) >= calls
     )
+
+
+def run_of(config, count=1):
+  """workdir.Run of so many prompts."""
+  texts = tuple(f"toy {i}" for i in range(count))
+  return workdir.Run(config, texts, 0, "none")
+
+
+def one(state, index):
+  return jax.tree.map(lambda leaf: leaf[index], state)
+
+
+def assert_equal(left, right):
+  jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def assert_close(left, right):
+  """Parameters and their mean, but for the order of sums."""
+  jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+      (left.params, left.ema),
+      (right.params, right.ema),
+  )
 
 
 def metrics(folder):
@@ -167,9 +200,219 @@ def test_a_run_makes_the_object_that_the_denoiser_knows(whole):
   target = ball(COLORS[0])
   scale = jnp.mean((blank - target) ** 2)
   for seen in picture(CONFIG, state):
+    # Ten times better than an empty picture, at 8 x 8 pixels.
     assert jnp.mean((seen - target) ** 2) < 0.1 * scale
+  assert state.step == 60 and state.skipped == 0
   records = metrics(folder)
   assert [record["step"] for record in records] == list(range(1, 61))
-  residual = [record["residual"] for record in records]
-  assert state.step == 60 and state.skipped == 0
-  print(residual[0], residual[-1], jnp.mean((seen - target) ** 2) / scale)
+  assert not any(record["skipped"] for record in records)
+  found = sorted(path.name for path in (folder / "checkpoints").iterdir())
+  assert found == ["00000040", "00000060"]
+
+
+def test_a_stopped_run_goes_on_bit_by_bit(whole, tmp_path):
+  folder, state = whole
+  stopped = fit(tmp_path, calls=3)
+  assert stopped.step == 24
+  resumed = fit(tmp_path)
+  assert_equal(resumed, state)
+  names = ["metrics.jsonl", "checkpoints/00000060/meta.json"]
+  for name in names:
+    assert (tmp_path / name).read_text() == (folder / name).read_text()
+
+
+def test_a_finished_run_is_restored_and_not_trained(whole):
+  folder, state = whole
+  run = workdir.read_run(folder)
+  with workdir.open_for(run, folder) as store:
+    assert_equal(train.restore(run, store), state)
+  assert_equal(fit(folder, calls=0), state)
+
+
+def test_a_run_without_checkpoint_cannot_be_restored(tmp_path):
+  run = workdir.Run(CONFIG, ("toy",), 0, "none")
+  with workdir.open_for(run, tmp_path) as store:
+    with pytest.raises(checkpoint.Refused, match="no checkpoint yet"):
+      train.restore(run, store)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+  """The state after one call of the device."""
+  return fit(tmp_path_factory.mktemp("begun"), calls=1)
+
+
+@pytest.mark.parametrize(
+    "devices", [2, pytest.param(4, marks=pytest.mark.slow), 8]
+)
+def test_device_count_does_not_change_the_run(begun, tmp_path, devices):
+  shared = fit(tmp_path, devices=devices, calls=1)
+  assert shared.step == begun.step == 8
+  assert_close(shared, begun)
+
+
+@pytest.mark.parametrize(
+    "share_red, devices", [((0.99, 0.01, 0.7, 0.3), 4), ((0.99, 0.01), 1)]
+)
+def test_prompts_do_not_feel_their_neighbours(
+    begun, tmp_path, share_red, devices
+):
+  together = fit(
+      tmp_path / "together", devices=devices, share_red=share_red, calls=1
+  )
+  for i, share in enumerate(share_red):
+    alone = fit(tmp_path / f"{i}", share_red=(share,), calls=1)
+    assert_close(one(together, i), one(alone, 0))
+  assert_close(one(together, 0), one(begun, 0))
+  kernel = together.params["network"]["Dense_0"]["kernel"]
+  assert np.abs(kernel[0] - kernel[1]).max() > 1e-3
+  texts = run_of(CONFIG, len(share_red)).prompts
+  for folder in workdir.prompt_folders(tmp_path / "together", texts):
+    assert len(metrics(folder)) == 8
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(begun, tmp_path):
+  fit(tmp_path, calls=1)
+  after = fit(tmp_path, calls=1, bad=(790, 870))  # Steps 8 to 12.
+  assert (after.step, after.skipped) == (16, 5)
+  records = metrics(tmp_path)
+  skipped = [record["skipped"] for record in records]
+  assert skipped == [0.0] * 8 + [1.0] * 5 + [0.0] * 3
+  assert records[8]["residual"] is None and records[13]["residual"] < 1
+  # The parameters went on from where they were.
+  assert after.opt_state.count == begun.opt_state.count + 3
+
+
+def test_a_run_of_bad_steps_ends_and_keeps_the_scene(begun, tmp_path):
+  with pytest.raises(
+      FloatingPointError,
+      match="latent's gradient is not finite at step 8, nor .* next 19 steps",
+  ):
+    fit(tmp_path, bad=(0, 870))
+  with workdir.open_for(run_of(CONFIG), tmp_path) as store:
+    after = train.restore(run_of(CONFIG), store)
+  assert (after.step, after.skipped) == (32, 24)
+  for name in ("params", "ema", "opt_state"):
+    assert_equal(getattr(after, name), getattr(begun, name))
+
+
+class FakePrograms:
+  """Stands for train._program; its steps only count."""
+
+  def __init__(self):
+    self.calls = []
+
+  def __call__(self, config, model, where, with_normals):
+    del model
+
+    def program(states, prompt, shared):
+      del prompt
+      self.calls.append((int(shared.first), int(shared.count), with_normals))
+      shape = (where.devices, 1, config.train.steps_per_dispatch)
+      numbers = step.Numbers(*(np.zeros(shape) for _ in step.Numbers._fields))
+      numbers = numbers._replace(culprit=np.full(shape, -1))
+      states = states._replace(step=states.step + shared.count)
+      return states, parallel.shard(
+          jax.tree.map(lambda leaf: leaf[0], numbers), where
+      )
+
+    return program
+
+
+def test_the_loop_keeps_its_appointments(tmp_path, monkeypatch, caplog):
+  config = dataclasses.replace(
+      CONFIG,
+      shading=config_lib.ShadingConfig(albedo_until=0.1),
+      train=dataclasses.replace(
+          CONFIG.train, preview_every=30, checkpoint_every=25
+      ),
+  )
+  programs, previews = FakePrograms(), []
+  monkeypatch.setattr(train, "_program", programs)
+  monkeypatch.setattr(
+      train.sheet, "write_preview", lambda *words: previews.append(words)
+  )
+  state = fit(tmp_path, config)
+  assert state.step == 60
+  assert programs.calls == [
+      (0, 6, False), (6, 8, True), (14, 8, True), (22, 3, True),
+      (25, 5, True), (30, 8, True), (38, 8, True), (46, 4, True),
+      (50, 8, True), (58, 2, True),
+  ]
+  found = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+  assert found == ["00000050", "00000060"]
+  assert [title for _, _, title in previews] == [
+      "toy 0, step 30", "toy 0, step 60"
+  ]
+  assert previews[0][0] == tmp_path / "progress.png"
+  # The fake numbers are zero: no opacity.
+  assert "toy 0: the scene is empty after 30 steps" in caplog.text
+
+
+class Writer(World):
+  """A World that also embeds text: a token is its own embedding."""
+
+  def latent_shape(self, height, width):
+    if height % 4:
+      raise ValueError(f"Image is {height}x{width}.")
+
+  def encode_text(self, params, token):
+    return params["text_encoder"] * token[..., None].astype(jnp.float32)
+
+  def distillation_params(self, params):
+    return {"unet": params["unet"]}
+
+
+def test_prompts_are_embedded_and_the_text_tower_is_left_behind():
+  words = CONFIG.prompt
+  pipeline = diffusion_model.StableDiffusion(
+      Writer(),
+      {"text_encoder": jnp.float32(0.5), "unet": "unet"},
+      SCHEDULE,
+      lambda texts: np.array([[len(text)] * 3 for text in texts]),
+  )
+  known = train.prepare(run_of(CONFIG, 2), pipeline)
+  assert known.params == {"unet": "unet"}
+  assert known.prompt.views.shape == (2, len(words.views), 3, 1)
+  assert known.prompt.overhead.shape == known.prompt.empty.shape == (2, 3, 1)
+  np.testing.assert_array_equal(known.prompt.empty, 0)
+  for i, (_, view) in enumerate(words.views):
+    length = len(f"toy 0, {view}")
+    np.testing.assert_array_equal(known.prompt.views[:, i], 0.5 * length)
+
+  guidance = dataclasses.replace(CONFIG.guidance, image_size=6)
+  config = dataclasses.replace(CONFIG, guidance=guidance)
+  with pytest.raises(ValueError, match="Image is 6x6"):
+    train.prepare(run_of(config), pipeline)
+
+
+@pytest.mark.slow
+def test_lit_views_teach_too(tmp_path):
+  config = dataclasses.replace(
+      CONFIG,
+      shading=config_lib.ShadingConfig(
+          shaded_probability=1.0,
+          albedo_until=0.5,
+          textureless_probability=0.0,
+          ambient=(0.0, 0.0),
+      ),
+      train=dataclasses.replace(CONFIG.train, steps=4, preview_every=4),
+  )
+  state = fit(tmp_path, config)
+  assert (state.step, state.skipped) == (4, 0)
+  # Where no light falls the ball is black, which no one expects.
+  records = metrics(tmp_path)
+  assert records[2]["residual"] > 1.05 * records[1]["residual"]
+  assert (tmp_path / "progress.png").exists()
+
+
+@pytest.mark.parametrize(
+    "start, count",
+    [(0, 6), (6, 20), (26, 14), (40, 20), (80, 10), (90, 20), (110, 10), (595, 5)],
+)
+def test_calls_end_where_the_host_or_the_program_changes(start, count):
+  settings = config_lib.TrainConfig(
+      steps=600, steps_per_dispatch=20, checkpoint_every=90, preview_every=40
+  )
+  normals = np.arange(600) >= 6
+  assert train._count(settings, normals, start) == count

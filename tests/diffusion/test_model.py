@@ -42,6 +42,18 @@ def test_shapes_and_types_are_as_promised(pipeline):
   assert (output.shape, output.dtype) == ((2, 8, 8, 4), jnp.float32)
 
 
+def test_distillation_needs_neither_the_text_tower_nor_the_decoder(pipeline):
+  model = pipeline.model
+  params = model.distillation_params(pipeline.params)
+  assert params.keys() == {"vae", "unet"}
+  assert params["vae"].keys() == {"encoder", "quant_conv"}
+  for function, arguments in (
+      (model.encode_image, (image(),)), (model.denoise, inputs())
+  ):
+    whole = jax.eval_shape(function, pipeline.params, *arguments)
+    assert jax.eval_shape(function, params, *arguments) == whole
+
+
 def test_the_model_is_static_and_its_arrays_are_arguments(pipeline):
   encode = jax.jit(
       lambda model, params, token: model.encode_text(params, token),
