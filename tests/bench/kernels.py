@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import measure
 import numpy as np
 
+from dreamjax import allocator
 from dreamjax.ops import composite
 from dreamjax.ops import hash_encode
 from dreamjax.ops import march
@@ -186,6 +187,7 @@ def _composite_cases(num_points):
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"{argv[1:]} is not a flag.")
+  allocator.keep_freed_memory()  # As the command line does.
   num_points = 2**_LOG2_POINTS.value
   makers = (
       functools.partial(_hash_cases, "small", (8, 4, 15, 8, 128)),
