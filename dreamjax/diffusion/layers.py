@@ -11,12 +11,13 @@ of a head.
 """
 
 from collections.abc import Callable
-import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from dreamjax.diffusion import convolution
 
 ATTENTION_BLOCK = 2**20
 """Largest number of scores, T S per head, that attention holds at once."""
@@ -200,57 +201,9 @@ def conv(
       (size - 1) // 2 if padding is None else padding,
       dtype=dtype,
       kernel_init=kernel_init,
-      conv_general_dilated=_general_dilated,
+      conv_general_dilated=convolution.general_dilated,
       name=name,
   )
-
-
-def _general_dilated(x, kernel, strides, padding, **_):
-  """What Flax calls; it asks for no other dilation, grouping or layout."""
-  return _convolve(x, kernel, tuple(strides), tuple(padding))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve(x, kernel, strides, padding):
-  """Convolution of x [B, H, W, C] with a kernel [h, w, C, C'].
-
-  Its derivative by x is written out as a convolution with the kernel turned
-  round. JAX's own keeps the kernel and asks for another layout, which XLA:CPU
-  turns round itself, but not inside a loop: there it is five times as slow.
-  """
-  return _by_xla(x, kernel, strides, padding)
-
-
-def _by_xla(x, kernel, strides, padding, lhs_dilation=None):
-  return jax.lax.conv_general_dilated(
-      x,
-      kernel,
-      strides,
-      padding,
-      lhs_dilation,
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-  )
-
-
-def _convolve_fwd(x, kernel, strides, padding):
-  return _convolve(x, kernel, strides, padding), (x, kernel)
-
-
-def _convolve_bwd(strides, padding, residual, cotangent):
-  x, kernel = residual
-  around = []
-  for axis, (stride, (before, _)) in enumerate(zip(strides, padding)):
-    size = kernel.shape[axis]
-    length = stride * (cotangent.shape[axis + 1] - 1) + 1
-    missing = x.shape[axis + 1] + size - 1 - length
-    around.append((size - 1 - before, missing - (size - 1 - before)))
-  turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-  by_x = _by_xla(cotangent, turned, (1, 1), around, strides)
-  _, pull = jax.vjp(lambda k: _by_xla(x, k, strides, padding), kernel)
-  return by_x, *pull(cotangent)
-
-
-_convolve.defvjp(_convolve_fwd, _convolve_bwd)
 
 
 def upsample(x):
