@@ -52,7 +52,9 @@ def test_a_view_is_drawn_from_its_number_alone():
       random.key(1), CONFIG, jnp.array([6, 1]), 0.5
   )
   jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b[np.array([6, 1])], rtol=1e-6),
+      lambda a, b: np.testing.assert_allclose(
+          a, b[jnp.array([6, 1])], rtol=1e-6
+      ),
       some,
       whole,
   )
@@ -85,7 +87,7 @@ def test_views_show_a_plain_colour_or_the_learnt_background():
   params, drawn = parts()
   images, _, _ = look(CONFIG, params, drawn, 0.5)
   # Constant over the corners only where it is plain.
-  corners = images.color[:, jnp.array([0, 0, -1, -1]), jnp.array([0, -1, 0, -1])]
+  corners = images.color[:, ::5, ::5].reshape(8, 4, 3)
   assert (images.opacity[:, 0, 0] == 0).all()
   is_flat = np.ptp(corners, axis=1).max(axis=-1) < 1e-6
   np.testing.assert_array_equal(is_flat, drawn.is_plain)
