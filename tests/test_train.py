@@ -35,7 +35,9 @@ FOV = 40.0
 
 CONFIG = config_lib.Config(
     camera=config_lib.CameraConfig(
-        distance=(1.0, 1.0), fov_degrees=(FOV, FOV)
+        distance=(1.0, 1.0),
+        fov_degrees=(FOV, FOV),
+        elevation_degrees=(-10.0, 55.0),  # Never overhead.
     ),
     shading=config_lib.ShadingConfig(shaded_probability=0.0),
     background=config_lib.BackgroundConfig(
@@ -129,16 +131,16 @@ def prior(share_red=(0.99,), bad=(2000, 2000)):
       SCHEDULE,
       prompts.Prompt(
           np.repeat(text[:, None], count, axis=1),
-          text,
+          text[..., ::-1],  # Wrong, and not to be asked for.
           np.full_like(text, np.log(0.5)),
       ),
   )
 
 
-def fit(folder, config=CONFIG, devices=1, calls=100, **world):
+def fit(folder, config=CONFIG, devices=1, calls=100, seed=0, **world):
   """The state after so many calls of the device, or at the end."""
   known = prior(**world)
-  run = run_of(config, len(known.prompt.empty))
+  run = run_of(config, len(known.prompt.empty))._replace(seed=seed)
   where = parallel.layout(len(run.prompts), config.train.views, devices)
   asked = iter(range(1, 1000))
   with workdir.open_for(run, folder) as store:
@@ -321,6 +323,7 @@ class FakePrograms:
 
   def __init__(self):
     self.calls = []
+    self.keys = []
 
   def __call__(self, config, model, where, with_normals):
     del model
@@ -328,6 +331,7 @@ class FakePrograms:
     def program(states, prompt, shared):
       del prompt
       self.calls.append((int(shared.first), int(shared.count), with_normals))
+      self.keys.append(np.asarray(shared.key).tolist())
       shape = (where.devices, 1, config.train.steps_per_dispatch)
       numbers = step.Numbers(*(np.zeros(shape) for _ in step.Numbers._fields))
       numbers = numbers._replace(culprit=np.full(shape, -1))
@@ -367,6 +371,20 @@ def test_the_loop_keeps_its_appointments(tmp_path, monkeypatch, caplog):
   assert previews[0][0] == tmp_path / "progress.png"
   # The fake numbers are zero: no opacity.
   assert "toy 0: the scene is empty after 30 steps" in caplog.text
+
+
+def test_a_seed_decides_how_a_run_begins_and_goes_on(tmp_path, monkeypatch):
+  programs = FakePrograms()
+  monkeypatch.setattr(train, "_program", programs)
+  states = [
+      fit(tmp_path / f"{i}", calls=1, seed=seed)
+      for i, seed in enumerate((0, 1, 0))
+  ]
+  kernels = [state.params["network"]["Dense_0"]["kernel"] for state in states]
+  assert (kernels[0] != kernels[1]).mean() > 0.9
+  assert programs.keys[0] != programs.keys[1]
+  np.testing.assert_array_equal(kernels[0], kernels[2])
+  assert programs.keys[0] == programs.keys[2]
 
 
 class Writer(World):
