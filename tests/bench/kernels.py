@@ -190,7 +190,7 @@ def main(argv):
   allocator.keep_freed_memory()  # As the command line does.
   num_points = 2**_LOG2_POINTS.value
   makers = (
-      functools.partial(_hash_cases, "small", (8, 4, 15, 8, 128)),
+      functools.partial(_hash_cases, "small", (5, 4, 18, 8, 64)),
       functools.partial(_hash_cases, "large", (16, 2, 19, 16, 2048)),
       _march_cases,
       _composite_cases,
