@@ -29,6 +29,15 @@ def _check_at_least(owner, least, *fields):
       )
 
 
+def _check_share(owner, *fields):
+  for field in fields:
+    value = getattr(owner, field)
+    if not 0.0 <= value <= 1.0:
+      raise ValueError(
+          f"{type(owner).__name__}: {field} is {value}, want 0 to 1."
+      )
+
+
 @dataclasses.dataclass(frozen=True)
 class Schedule:
   """A value that moves from `start` to `end` while progress runs over a span.
@@ -222,6 +231,18 @@ class RenderConfig:
   occupancy_decay: float = 0.95
   occupancy_threshold: float = 0.5
 
+  def __post_init__(self):
+    _check_at_least(
+        self,
+        1,
+        "resolution",
+        "steps",
+        "samples_per_ray",
+        "samples_per_chunk",
+        "occupancy_resolution",
+        "occupancy_every",
+    )
+
 
 @dataclasses.dataclass(frozen=True)
 class PromptConfig:
@@ -345,6 +366,9 @@ class OptimizerConfig:
   epsilon: float = 1e-15
   clip: float = math.inf
   ema: float = 0.99
+
+  def __post_init__(self):
+    _check_share(self, "decay", "warmup", "ema")
 
 
 @dataclasses.dataclass(frozen=True)

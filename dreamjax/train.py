@@ -51,11 +51,16 @@ def prepare(run, pipeline):
   Returns:
     Prior.
   Raises:
-    ValueError: config.guidance.image_size does not suit the model.
+    ValueError: the config means nothing, or config.guidance.image_size does
+      not suit the model.
   """
   model, params = pipeline.model, pipeline.params
   size = run.config.guidance.image_size or model.image_size
   model.latent_shape(size, size)
+  _template(run)
+  jax.eval_shape(
+      lambda key: views.draw(key, run.config, np.arange(1), 0.0), random.key(0)
+  )
   encode = jax.jit(model.encode_text)
   embedded = [
       prompts.embed(

@@ -418,10 +418,16 @@ def test_prompts_are_embedded_and_the_text_tower_is_left_behind():
     length = len(f"toy 0, {view}")
     np.testing.assert_array_equal(known.prompt.views[:, i], 0.5 * length)
 
-  guidance = dataclasses.replace(CONFIG.guidance, image_size=6)
-  config = dataclasses.replace(CONFIG, guidance=guidance)
-  with pytest.raises(ValueError, match="Image is 6x6"):
-    train.prepare(run_of(config), pipeline)
+  for name, changes, message in (
+      ("guidance", {"image_size": 6}, "Image is 6x6"),
+      ("field", {"kind": "voxels"}, "kind is 'voxels', want one of"),
+      ("shading", {"light": "candle"}, "light is 'candle', want one of"),
+      ("camera", {"distance_unit": "m"}, "distance_unit is 'm', want one of"),
+  ):
+    part = dataclasses.replace(vars(CONFIG)[name], **changes)
+    config = dataclasses.replace(CONFIG, **{name: part})
+    with pytest.raises(ValueError, match=message):
+      train.prepare(run_of(config), pipeline)
 
 
 @pytest.mark.slow
