@@ -21,6 +21,7 @@ from dreamjax.diffusion import sample
 from dreamjax.diffusion import weights
 from dreamjax.outputs import images
 from dreamjax.outputs import sheet
+from dreamjax.toybox import solids
 from dreamjax.toybox import words
 from dreamjax.toybox import world
 from dreamjax import toybox
@@ -74,7 +75,7 @@ def gallery() -> Gallery:
   light = soft_light(camera)
   render = jax.jit(world.render, static_argnums=3)
   truths = [
-      render(world.make(kind), camera, light, _SIZE) for kind in words.KINDS
+      render(solids.make(kind), camera, light, _SIZE) for kind in words.KINDS
   ]
   join = lambda name: np.concatenate([
       np.asarray(getattr(truth, name)) for truth in truths
@@ -162,7 +163,7 @@ def accuracy(pipeline, seed: int, scale: float):
 
 def _table(right):
   """Percentages by kind; toys without a front have no sides."""
-  faced = np.array([world.make(kind).front.any() for kind in words.KINDS])
+  faced = np.array([solids.make(kind).front.any() for kind in words.KINDS])
   rows = [(kind, *share) for kind, share in zip(words.KINDS, right.mean(1))]
   rows.append(("all", *right[..., :2].mean((0, 1)), right[faced, :, 2].mean()))
   lines = [f"{'':12s}  kind colour  side"]

@@ -19,6 +19,7 @@ from dreamjax.evaluation import metrics
 from dreamjax.outputs import files
 from dreamjax.outputs import images
 from dreamjax.outputs import sheet
+from dreamjax.toybox import solids
 from dreamjax.toybox import words
 from dreamjax.toybox import world
 
@@ -69,7 +70,7 @@ def true_views(caption: words.Caption, size: int) -> Views:
     size: pixels per side.
   """
   color = jnp.array(words.COLORS[caption.color], jnp.float32)
-  image, truth = _render(world.make(caption.kind), color, size)
+  image, truth = _render(solids.make(caption.kind), color, size)
   return _views(image, truth.opacity, truth.front)
 
 

@@ -19,6 +19,7 @@ from dreamjax import config as config_lib
 from dreamjax import prompts
 from dreamjax import shading
 from dreamjax.fields import background
+from dreamjax.toybox import solids
 from dreamjax.toybox import words
 from dreamjax.toybox import world
 
@@ -77,7 +78,7 @@ def make(config: config_lib.Config, seed: int, per_kind: int) -> Pictures:
   parts = []
   bar = tqdm.tqdm(desc="rendering toys", total=len(words.KINDS) * batches)
   for index, kind in enumerate(words.KINDS):
-    toy = world.make(kind)
+    toy = solids.make(kind)
     key = random.fold_in(random.key(seed), index)
     for number in range(batches):
       layers, view = batch(toy, random.fold_in(key, number))
@@ -131,4 +132,5 @@ def captions() -> list[str]:
 
 def caption_index(kind, color, view):
   """Index into `captions`; arrays broadcast."""
-  return (kind * (len(words.COLORS) + 1) + color) * (len(words.VIEWS) + 2) + view
+  subject = kind * (len(words.COLORS) + 1) + color
+  return subject * (len(words.VIEWS) + 2) + view

@@ -7,6 +7,7 @@ and writes a model folder in diffusers format to WORKDIR/weights, with sheets
 of samples beside it. Stopped at any time, the same command goes on.
 """
 
+import json
 import pathlib
 from typing import Any
 
@@ -71,6 +72,15 @@ def main(argv):
   folder.mkdir(parents=True, exist_ok=True)
   config = config_io.load("toybox")
   seed = _SEED.value
+  try:
+    claim(folder, {
+        "seed": seed,
+        "pictures": _PICTURES.value,
+        "vae_steps": _VAE_STEPS.value,
+        "config": config_io.to_dict(config),
+    })
+  except checkpoint.Refused as error:
+    raise app.UsageError(str(error)) from error
   tokenizer = _tokenizer(folder)
   schedule = schedule_lib.make(prior.SCHEDULE)
   params = jax.jit(prior.MODEL.init)(random.key(seed))
@@ -106,6 +116,36 @@ def main(argv):
       on_save=finish,
   )
   print(f"{folder / 'weights'}: the trained prior, a diffusers folder")
+
+
+def claim(folder: pathlib.Path, record: dict[str, Any]) -> None:
+  """Notes what a folder is trained for, so that nothing else goes on in it.
+
+  The steps of the UNet are not part of it: a training may be prolonged.
+
+  Args:
+    folder: of the training.
+    record: JSON tree.
+  Raises:
+    checkpoint.Refused: the folder is of another training; nothing is changed.
+  """
+  path = folder / "training.json"
+  if path.exists():
+    different = config_io.differences(
+        json.loads(path.read_text(encoding="utf-8")), record
+    )
+    if different:
+      lines = [
+          f"\n  {name}: {there!r} there, {here!r} now"
+          for name, there, here in different
+      ]
+      raise checkpoint.Refused(
+          f"{folder} is of another training; name a new --workdir."
+          f"{''.join(lines)}"
+      )
+    return
+  content = json.dumps(record, indent=2) + "\n"
+  files.write_bytes(path, content.encode())
 
 
 def _tokenizer(folder):

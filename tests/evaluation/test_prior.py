@@ -7,6 +7,7 @@ import pytest
 
 from dreamjax.evaluation import prior
 from dreamjax.outputs import sheet
+from dreamjax.toybox import solids
 from dreamjax.toybox import words
 from dreamjax.toybox import world
 
@@ -26,7 +27,7 @@ def test_true_pictures_are_recognised(known):
     color = index % len(words.COLORS)
     azimuth = np.radians(45.0 * np.arange(8)).astype(np.float32)
     camera = sheet.orbit(azimuth, np.float32(np.radians(12.0)))
-    truth = render(world.make(kind), camera, prior.soft_light(camera), 64)
+    truth = render(solids.make(kind), camera, prior.soft_light(camera), 64)
     paint = jnp.array(list(words.COLORS.values())[color])
     image = np.asarray(world.paint(truth, paint, jnp.array([0.3, 0.4, 0.5])))
     for view in range(8):

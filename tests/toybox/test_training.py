@@ -12,6 +12,7 @@ from dreamjax.diffusion import vae
 from dreamjax.toybox import autoencoder
 from dreamjax.toybox import denoiser
 from dreamjax.toybox import pictures
+from dreamjax.toybox import train
 from dreamjax.toybox import training
 from dreamjax.toybox import words
 
@@ -54,6 +55,16 @@ def test_training_finds_the_answer_and_goes_on_bit_for_bit(tmp_path):
 def test_loss_that_is_not_finite_ends_the_training(tmp_path):
   with pytest.raises(FloatingPointError, match="not finite"):
     learn(tmp_path / "bad", 60, data=np.nan)
+
+
+def test_folder_of_another_training_is_refused(tmp_path):
+  record = {"seed": 0, "config": {"camera": {"fov": [38, 42]}}}
+  train.claim(tmp_path, record)
+  train.claim(tmp_path, record)
+  before = (tmp_path / "training.json").read_bytes()
+  with pytest.raises(checkpoint.Refused, match="seed: 0 there, 1 now"):
+    train.claim(tmp_path, record | {"seed": 1})
+  assert (tmp_path / "training.json").read_bytes() == before
 
 
 def test_times_are_stratified_and_rarely_pure_noise():

@@ -1,4 +1,4 @@
-"""Tests of dreamjax.toybox.world: closed forms, then brute force."""
+"""Tests of dreamjax.toybox.solids and .world: closed forms, then brute force."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import pytest
 from dreamjax import cameras
 from dreamjax import shading
 from dreamjax.toybox import kinds
+from dreamjax.toybox import solids
 from dreamjax.toybox import words
 from dreamjax.toybox import world
 
@@ -30,7 +31,7 @@ def unlit(camera):
 def test_ball_has_the_depth_and_normal_of_a_ball(monkeypatch):
   part = kinds.Part("ellipsoid", (0, 0, 0), (0.5, 0.5, 0.5), (1, 0, 0))
   monkeypatch.setitem(kinds.PARTS, "mug", [part])
-  toy = world.make("mug")
+  toy = solids.make("mug")
   radius = 1 / toy.local[0, 0, 0]
   assert radius == pytest.approx(kinds.RADIUS, rel=5e-3)
   camera = look()
@@ -49,11 +50,11 @@ def test_ball_has_the_depth_and_normal_of_a_ball(monkeypatch):
 
 @pytest.mark.parametrize("kind", words.KINDS)
 def test_rays_stop_where_the_solid_begins(kind):
-  toy = world.make(kind)
+  toy = solids.make(kind)
   camera = look(0.7, 0.4)
   truth = render(toy, camera, unlit(camera), SIZE, 1)
   rays = cameras.camera_rays(camera, SIZE, SIZE)
-  contains = jax.jit(world.contains)
+  contains = jax.jit(solids.contains)
   inside = lambda t: contains(toy, rays.origin + t[:, None] * rays.direction)
   depth = truth.depth.ravel()
   hit = np.asarray(truth.opacity.ravel() > 0)
@@ -69,7 +70,7 @@ def test_rays_stop_where_the_solid_begins(kind):
 @pytest.mark.parametrize("kind", words.KINDS)
 def test_normals_are_the_slope_of_depth(kind):
   """A step along the surface is at right angles to the normal."""
-  toy = world.make(kind)
+  toy = solids.make(kind)
   camera = look(0.3, 0.5)
   truth = render(toy, camera, unlit(camera), 128, 1)
   rays = cameras.camera_rays(camera, 128, 128)
@@ -87,11 +88,11 @@ def test_normals_are_the_slope_of_depth(kind):
 
 @pytest.mark.parametrize("kind", words.KINDS)
 def test_toy_fits_its_ball(kind):
-  toy = world.make(kind)
+  toy = solids.make(kind)
   rng = np.random.default_rng(0)
   point = rng.normal(size=(40_000, 3))
   point /= np.linalg.norm(point, axis=1, keepdims=True)
-  inside = jax.jit(world.contains)
+  inside = jax.jit(solids.contains)
   scaled = lambda radius: jnp.asarray(radius * point, jnp.float32)
   assert not np.asarray(inside(toy, scaled(kinds.RADIUS * 1.01))).any()
   assert np.asarray(inside(toy, scaled(kinds.RADIUS * 0.93))).any()
@@ -100,7 +101,7 @@ def test_toy_fits_its_ball(kind):
 def test_left_is_on_the_right_of_the_front_view():
   """The mug's handle is at its own left, +y; it pushes its dot to the left."""
   camera = look()
-  truth = render(world.make("mug"), camera, unlit(camera), SIZE, 2)
+  truth = render(solids.make("mug"), camera, unlit(camera), SIZE, 2)
   dot = np.asarray(truth.front[0])
   column = (dot.sum(0) * (np.arange(SIZE) + 0.5)).sum() / dot.sum()
   assert column < SIZE / 2 - 1
@@ -108,7 +109,7 @@ def test_left_is_on_the_right_of_the_front_view():
 
 @pytest.mark.parametrize("kind", words.KINDS)
 def test_front_feature_is_large_in_front_and_absent_behind(kind):
-  toy = world.make(kind)
+  toy = solids.make(kind)
   if kind in ("mushroom", "tree"):
     assert not toy.front.any()
     return
@@ -122,7 +123,7 @@ def test_front_feature_is_large_in_front_and_absent_behind(kind):
 
 
 def test_paint_and_background_add_up():
-  toy = world.make("car")
+  toy = solids.make("car")
   camera = look(0.5, 0.3)
   truth = render(toy, camera, unlit(camera), SIZE, 2)
   white = world.paint(truth, jnp.ones(3), jnp.ones(3))
@@ -137,7 +138,7 @@ def test_paint_and_background_add_up():
 
 def test_light_falls_from_the_lamp():
   """Unlit parts of a ball turn dark, the lit ones keep their colour."""
-  toy = world.make("mushroom")
+  toy = solids.make("mushroom")
   camera = look()
   light = shading.Light(
       position=jnp.array([[0.0, 0.0, 1.0]]), finite=jnp.zeros(1),
@@ -153,4 +154,4 @@ def test_light_falls_from_the_lamp():
 
 def test_unknown_kind_is_refused():
   with pytest.raises(ValueError, match="want one of"):
-    world.make("dragon")
+    solids.make("dragon")
