@@ -26,11 +26,6 @@ from dreamjax.toybox import words
 from dreamjax.toybox import world
 from dreamjax import toybox
 
-_WEIGHTS = flags.DEFINE_string("weights", str(toybox.WEIGHTS), "Model folder.")
-_OUT = flags.DEFINE_string("out", "prior.png", "Picture of what was drawn.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise.")
-_SCALE = flags.DEFINE_float("scale", 4.0, "Guidance scale.")
-
 _STEPS = 25
 _SIZE = 32  # pixels; enough to tell the toys apart
 _TURN_DEGREES = 15.0
@@ -178,17 +173,26 @@ def main(argv: Sequence[str]) -> None:
   """Prints a table and writes the picture."""
   if len(argv) > 1:
     raise app.UsageError(f"unknown words: {' '.join(argv[1:])}")
-  pipeline = weights.load(_WEIGHTS.value)
-  right, drawn = accuracy(pipeline, _SEED.value, _SCALE.value)
+  pipeline = weights.load(flags.FLAGS.weights)
+  right, drawn = accuracy(pipeline, flags.FLAGS.seed, flags.FLAGS.scale)
   print(_table(right))
   grid = images.image_grid(
       drawn.reshape(-1, *drawn.shape[2:]), drawn.shape[1],
       column_labels=(*words.VIEWS, words.OVERHEAD), row_labels=words.KINDS,
       cell_size=64,
   )
-  images.save_image(_OUT.value, grid)
-  print(f"{_OUT.value}: what the prior draws")
+  images.save_image(flags.FLAGS.out, grid)
+  print(f"{flags.FLAGS.out}: what the prior draws")
+
+
+def define_flags() -> None:
+  """Defines the flags of this program; they are global, hence not at import."""
+  flags.DEFINE_string("weights", str(toybox.WEIGHTS), "Model folder.")
+  flags.DEFINE_string("out", "prior.png", "Picture of what was drawn.")
+  flags.DEFINE_integer("seed", 0, "Seed of the noise.")
+  flags.DEFINE_float("scale", 4.0, "Guidance scale.")
 
 
 if __name__ == "__main__":
+  define_flags()
   app.run(main)

@@ -35,26 +35,6 @@ from dreamjax.toybox import prior
 from dreamjax.toybox import training
 from dreamjax.toybox import words
 
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the training."
-)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of all random numbers.")
-_PICTURES = flags.DEFINE_integer(
-    "pictures", 1536, "Renderings of each kind of toy.", lower_bound=16
-)
-_VAE_STEPS = flags.DEFINE_integer(
-    "vae_steps", 4000, "Steps of the autoencoder.", lower_bound=1
-)
-_UNET_STEPS = flags.DEFINE_integer(
-    "unet_steps",
-    40_000,
-    "Steps of the UNet and text tower.",
-    lower_bound=1,
-)
-_SAVE_EVERY = flags.DEFINE_integer(
-    "save_every", 1000, "Steps between two checkpoints.", lower_bound=1
-)
-
 # Each picture is encoded with as many colours and backgrounds.
 _PAINTS = 4
 _SHEET_VIEWS = ("front view", "left side view", "back view", words.OVERHEAD)
@@ -64,19 +44,19 @@ _SHEET_SCALE = 3.0
 
 def main(argv):
   """Runs the training that the flags ask for."""
-  if len(argv) > 1 or not _WORKDIR.value:
+  if len(argv) > 1 or not flags.FLAGS.workdir:
     raise app.UsageError("give --workdir=FOLDER and no other words.")
   allocator.keep_freed_memory()
   logging.set_verbosity(logging.WARNING)  # Orbax tells a story per save.
-  folder = pathlib.Path(_WORKDIR.value)
+  folder = pathlib.Path(flags.FLAGS.workdir)
   folder.mkdir(parents=True, exist_ok=True)
   config = config_io.load("toybox")
-  seed = _SEED.value
+  seed = flags.FLAGS.seed
   try:
     claim(folder, {
         "seed": seed,
-        "pictures": _PICTURES.value,
-        "vae_steps": _VAE_STEPS.value,
+        "pictures": flags.FLAGS.pictures,
+        "vae_steps": flags.FLAGS.vae_steps,
         "config": config_io.to_dict(config),
     })
   except checkpoint.Refused as error:
@@ -102,7 +82,7 @@ def main(argv):
     weights.save(folder / "weights", pipeline, np.float16)
     _sheet(folder / f"samples_{done:06d}.png", pipeline)
 
-  update = denoiser.make_update(prior.MODEL, schedule, _UNET_STEPS.value)
+  update = denoiser.make_update(prior.MODEL, schedule, flags.FLAGS.unet_steps)
   networks = {name: params[name] for name in ("unet", "text_encoder")}
   training.run(
       update,
@@ -110,9 +90,9 @@ def main(argv):
       data,
       store=_store(folder / "unet", seed),
       log=folder / "unet.jsonl",
-      steps=_UNET_STEPS.value,
+      steps=flags.FLAGS.unet_steps,
       seed=seed + 1,
-      save_every=_SAVE_EVERY.value,
+      save_every=flags.FLAGS.save_every,
       on_save=finish,
   )
   print(f"{folder / 'weights'}: the trained prior, a diffusers folder")
@@ -163,7 +143,7 @@ def _pictures(folder, config, seed) -> pictures_lib.Pictures:
   return _kept(
       folder / "pictures.npz",
       pictures_lib.Pictures,
-      lambda: pictures_lib.make(config, seed, _PICTURES.value),
+      lambda: pictures_lib.make(config, seed, flags.FLAGS.pictures),
   )
 
 
@@ -180,7 +160,7 @@ def _kept(path, kind, make):
 def _train_vae(folder, config, seed, pictures, params) -> dict[str, Any]:
   """The trained autoencoder, its latents white."""
   update = autoencoder.make_update(
-      prior.MODEL.vae, config.background, _VAE_STEPS.value
+      prior.MODEL.vae, config.background, flags.FLAGS.vae_steps
   )
   color = np.arange(len(pictures.kind), dtype=np.int32) % len(words.COLORS)
   every = slice(None, None, max(len(color) // 1024, 1))
@@ -209,9 +189,9 @@ def _train_vae(folder, config, seed, pictures, params) -> dict[str, Any]:
       pictures.layers,
       store=_store(folder / "vae", seed),
       log=folder / "vae.jsonl",
-      steps=_VAE_STEPS.value,
+      steps=flags.FLAGS.vae_steps,
       seed=seed,
-      save_every=min(_SAVE_EVERY.value, 1000),
+      save_every=min(flags.FLAGS.save_every, 1000),
       on_save=look,
   )
   latent = autoencoder.encode(
@@ -258,5 +238,27 @@ def _sheet(path, pipeline):
   images.save_image(path, images.image_grid(drawn, columns, cell_size=64))
 
 
+def define_flags() -> None:
+  """Defines the flags of this program; they are global, hence not at import."""
+  flags.DEFINE_string("workdir", None, "Folder of the training.")
+  flags.DEFINE_integer("seed", 0, "Seed of all random numbers.")
+  flags.DEFINE_integer(
+      "pictures", 1536, "Renderings of each kind of toy.", lower_bound=16
+  )
+  flags.DEFINE_integer(
+      "vae_steps", 4000, "Steps of the autoencoder.", lower_bound=1
+  )
+  flags.DEFINE_integer(
+      "unet_steps",
+      40_000,
+      "Steps of the UNet and text tower.",
+      lower_bound=1,
+  )
+  flags.DEFINE_integer(
+      "save_every", 1000, "Steps between two checkpoints.", lower_bound=1
+  )
+
+
 if __name__ == "__main__":
+  define_flags()
   app.run(main)
