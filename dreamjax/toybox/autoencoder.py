@@ -26,13 +26,13 @@ _KL_WEIGHT = 3e-4
 _PICTURES_PER_CALL = 64
 
 
-def loss(params, image, key, config):
+def loss(params, image, keys, config):
   """Reconstruction from a sampled latent, and the latent's divergence.
 
   Args:
     params: of the autoencoder.
     image: f32[B, H, W, 3] in [0, 1].
-    key: of the latent's noise.
+    keys: [B], of the latents' noise.
     config: vae.VAEConfig.
   Returns:
     f32[]: mean absolute error + 2 mean square error + half the mean absolute
@@ -43,7 +43,7 @@ def loss(params, image, key, config):
       {"params": params}, value, method=method
   )
   mean, log_variance = apply(2 * image - 1, "encode")
-  noise = random.normal(key, mean.shape)
+  noise = jax.vmap(lambda key: random.normal(key, mean.shape[1:]))(keys)
   error = apply(mean + jnp.exp(0.5 * log_variance) * noise, "decode")
   error = error - (2 * image - 1)
   edges = jnp.mean(jnp.abs(jnp.diff(error, axis=1))) + jnp.mean(
@@ -71,18 +71,20 @@ def make_update(config, background, steps):
     training.Update; its data is the layers u8[N, S, S, 5].
   """
 
-  def batch_loss(params, layers, key):
+  def batch_loss(params, layers, key, rows):
     key_index, key_color, key_compose, key_noise = random.split(key, 4)
     index = random.randint(key_index, (BATCH,), 0, layers.shape[0])
     color = random.randint(key_color, (BATCH,), 0, len(words.COLORS))
     image = pictures_lib.compose(
         layers[index], color, key_compose, background
     )
-    return loss(params, image, key_noise, config)
+    keys = random.split(key_noise, BATCH)
+    return loss(params, image[rows], keys[rows], config)
 
   rate = training.rate(PEAK_RATE, steps)
   return training.Update(
       batch_loss,
+      BATCH,
       optax.chain(
           optax.clip_by_global_norm(1.0), optax.adam(rate, b2=0.99)
       ),

@@ -66,14 +66,15 @@ def sample_time(key, size, total):
   return jnp.minimum((total * time).astype(jnp.int32), total - 1)
 
 
-def loss(model, schedule, params, data, key):
-  """Mean square error of the velocity over a random batch, f32[]."""
+def loss(model, schedule, params, data, key, rows):
+  """Mean square error of the velocity over rows of a random batch, f32[]."""
   key_index, key_caption, key_time, key_noise = random.split(key, 4)
   index = random.randint(key_index, (BATCH,), 0, data.latent.shape[0])
-  token = data.token[sample_captions(key_caption, data, index)]
+  caption = sample_captions(key_caption, data, index)
   time = sample_time(key_time, BATCH, schedule.config.num_train_timesteps)
-  latent = data.latent[index].astype(jnp.float32)
-  noise = random.normal(key_noise, latent.shape)
+  noise = random.normal(key_noise, (BATCH, *data.latent.shape[1:]))
+  token, time, noise = data.token[caption[rows]], time[rows], noise[rows]
+  latent = data.latent[index[rows]].astype(jnp.float32)
   predicted = model.denoise(
       params,
       schedule_lib.add_noise(schedule, latent, noise, time),
@@ -97,7 +98,8 @@ def make_update(model, schedule, steps):
   """
   rate = training.rate(PEAK_RATE, steps)
   return training.Update(
-      lambda params, data, key: loss(model, schedule, params, data, key),
+      lambda *batch: loss(model, schedule, *batch),
+      BATCH,
       optax.chain(
           optax.clip_by_global_norm(1.0),
           optax.adamw(rate, b2=0.99, weight_decay=1e-2),

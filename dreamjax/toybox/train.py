@@ -8,6 +8,7 @@ of samples beside it. Stopped at any time, the same command goes on.
 """
 
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -35,6 +36,8 @@ from dreamjax.toybox import prior
 from dreamjax.toybox import training
 from dreamjax.toybox import words
 
+# Parts of the config that the renderings depend on.
+_SEEN = ("camera", "shading", "prompt", "background")
 # Each picture is encoded with as many colours and backgrounds.
 _PAINTS = 4
 _SHEET_VIEWS = ("front view", "left side view", "back view", words.OVERHEAD)
@@ -47,6 +50,8 @@ def main(argv):
   if len(argv) > 1 or not flags.FLAGS.workdir:
     raise app.UsageError("give --workdir=FOLDER and no other words.")
   allocator.keep_freed_memory()
+  # Operations as small as these keep one core busy each, not many.
+  jax.config.update("jax_num_cpu_devices", _cores())
   logging.set_verbosity(logging.WARNING)  # Orbax tells a story per save.
   folder = pathlib.Path(flags.FLAGS.workdir)
   folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +62,7 @@ def main(argv):
         "seed": seed,
         "pictures": flags.FLAGS.pictures,
         "vae_steps": flags.FLAGS.vae_steps,
-        "config": config_io.to_dict(config),
+        "config": _seen(config),
     })
   except checkpoint.Refused as error:
     raise app.UsageError(str(error)) from error
@@ -98,6 +103,13 @@ def main(argv):
   print(f"{folder / 'weights'}: the trained prior, a diffusers folder")
 
 
+def _cores():
+  """Cores that this process may use."""
+  if hasattr(os, "sched_getaffinity"):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
 def claim(folder: pathlib.Path, record: dict[str, Any]) -> None:
   """Notes what a folder is trained for, so that nothing else goes on in it.
 
@@ -126,6 +138,13 @@ def claim(folder: pathlib.Path, record: dict[str, Any]) -> None:
     return
   content = json.dumps(record, indent=2) + "\n"
   files.write_bytes(path, content.encode())
+
+
+def _seen(config) -> dict[str, Any]:
+  """What the renderings depend on of a config, as a JSON tree."""
+  tree = config_io.to_dict(config)
+  seen = {name: tree[name] for name in _SEEN}
+  return seen | {"render": {"resolution": config.render.resolution}}
 
 
 def _tokenizer(folder):

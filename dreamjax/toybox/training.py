@@ -1,6 +1,5 @@
 """The loop that both networks of the prior are trained in."""
 
-import functools
 from typing import Any, Callable, NamedTuple
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 import optax
 
 from dreamjax import checkpoint
+from dreamjax import parallel
 from dreamjax import progress
 
 WARMUP = 100
@@ -22,12 +22,15 @@ class Update(NamedTuple):
   """How one network learns.
 
   Attributes:
-    loss: (params, data, key) -> f32[].
+    loss: (params, data, key, rows i32[B / D]) -> f32[], the mean over these
+      rows of the batch that `data` and `key` give.
+    batch: B.
     optimizer: of the parameters.
     ema: decay of the running mean of the parameters.
   """
 
   loss: Callable[..., jax.Array]
+  batch: int
   optimizer: optax.GradientTransformation
   ema: float
 
@@ -71,6 +74,7 @@ def run(
     seed: int,
     save_every: int,
     on_save: Callable[[int, Any], None],
+    devices: int = 0,
 ) -> Any:
   """Trains, from the newest checkpoint on.
 
@@ -85,15 +89,23 @@ def run(
     save_every: steps between two checkpoints.
     on_save: (steps done, running mean of the parameters) -> None, called
       after each checkpoint.
+    devices: that share a batch; 0 takes as many as divide it.
   Returns:
-    The running mean of the parameters.
+    The running mean of the parameters, on the host.
   Raises:
     FloatingPointError: the loss is not finite.
   """
+  where = parallel.layout(1, update.batch, devices)
 
-  @functools.partial(jax.jit, donate_argnums=0)
-  def step(state, data, key, number):
-    value, gradient = jax.value_and_grad(update.loss)(state.params, data, key)
+  def step(state, prompt, rows, shared):
+    del prompt  # There is none.
+    data, key, number = shared
+    value, gradient = parallel.mean_over_group(
+        jax.value_and_grad(update.loss)(
+            state.params, data, random.wrap_key_data(key), rows
+        ),
+        where,
+    )
     with jax.numpy_dtype_promotion("standard"):  # Optax mixes dtypes.
       change, optimizer = update.optimizer.update(
           gradient, state.optimizer, state.params
@@ -106,30 +118,36 @@ def run(
     )
     return State(params, mean, optimizer), value
 
-  found = store.restore(jax.tree.map(np.asarray, state))
-  start = 0
-  if found:
-    start, state = found
+  mapped = parallel.over_devices(step, where)
+  start, state = store.restore(jax.tree.map(np.asarray, state)) or (0, state)
+  state = jax.tree.map(lambda x: np.asarray(x)[None], state)
+  state = parallel.shard(state, where)
+  data = parallel.replicate(data, where)
+  here = lambda tree: jax.tree.map(
+      lambda x: x[0, ...], parallel.unshard(tree, where)
+  )
   bar = progress.Progress(steps, start)
   numbers = progress.MetricsLog(log, start)
   key = random.key(seed)
   losses = []
   for number in range(start, steps):
-    state, value = step(
-        state, data, random.fold_in(key, number), np.float32(number)
+    shared = (
+        data, random.key_data(random.fold_in(key, number)), np.float32(number)
     )
+    state, value = mapped(state, (), shared)
     losses.append(value)
     done = number + 1
     if done % _SAY_EVERY == 0 or done == steps:
-      mean = float(np.mean(jax.device_get(losses)))
+      mean = float(np.mean(here(losses)))
       losses = []
       if not np.isfinite(mean):
         raise FloatingPointError(f"the loss is not finite at step {done}.")
       bar.update(done, {"loss": mean})
       numbers.write(done, {"loss": mean})
     if done % save_every == 0 or done == steps:
-      store.save(done, jax.device_get(state))
-      on_save(done, state.mean)
+      kept = here(state)
+      store.save(done, kept)
+      on_save(done, kept.mean)
   bar.close()
   numbers.close()
-  return state.mean
+  return here(state.mean)

@@ -8,19 +8,27 @@ import optax
 import pytest
 
 from dreamjax import checkpoint
+from dreamjax import config_io
+from dreamjax.diffusion import schedule
 from dreamjax.diffusion import vae
 from dreamjax.toybox import autoencoder
 from dreamjax.toybox import denoiser
 from dreamjax.toybox import pictures
+from dreamjax.toybox import prior
 from dreamjax.toybox import train
 from dreamjax.toybox import training
 from dreamjax.toybox import words
 
 
-def learn(folder, steps, stop_after=None, data=3.0):
+def learn(folder, steps, stop_after=None, data=3.0, devices=1):
   """Fits a number to noisy data; a stop is an exception after a checkpoint."""
+
+  def loss(params, data, key, rows):
+    return jnp.mean((params - data - random.normal(key, (8,))[rows]) ** 2)
+
   update = training.Update(
-      lambda params, data, key: (params - data - random.normal(key)) ** 2,
+      loss,
+      8,
       optax.adam(training.rate(0.1, 60), b2=0.9),
       ema=0.9,
   )
@@ -41,6 +49,33 @@ def learn(folder, steps, stop_after=None, data=3.0):
       seed=1,
       save_every=20,
       on_save=on_save,
+      devices=devices,
+  )
+
+
+def small_training(network):
+  """(data, parameters, update) of a network on random pictures."""
+  generator = np.random.default_rng(0)
+  params = jax.jit(prior.MODEL.init)(random.key(0))
+  if network == "vae":
+    layers = generator.integers(0, 256, (20, 64, 64, 5), np.uint8)
+    background = config_io.load("toybox").background
+    return layers, params["vae"], autoencoder.make_update(
+        prior.MODEL.vae, background, 10
+    )
+  # A zero output would hide what went in.
+  params["unet"]["conv_out"]["kernel"] += 0.1
+  data = denoiser.Data(
+      latent=generator.standard_normal((20, 16, 16, 4)).astype(np.float16),
+      kind=np.arange(20, dtype=np.int32) % 12,
+      color=np.arange(20, dtype=np.int32) % 8,
+      view=np.arange(20, dtype=np.int32) % 9,
+      token=generator.integers(
+          0, 90, (len(pictures.captions()), prior.LENGTH), np.int32
+      ),
+  )
+  return data, params, denoiser.make_update(
+      prior.MODEL, schedule.make(prior.SCHEDULE), 10
   )
 
 
@@ -50,6 +85,26 @@ def test_training_finds_the_answer_and_goes_on_bit_for_bit(tmp_path):
   with pytest.raises(KeyboardInterrupt):
     learn(tmp_path / "parts", 60, stop_after=20)
   assert learn(tmp_path / "parts", 60) == whole
+
+
+def test_devices_share_a_batch_and_find_the_same(tmp_path):
+  alone = learn(tmp_path / "1", 60)
+  for devices in (2, 8):
+    shared = learn(tmp_path / str(devices), 60, devices=devices)
+    assert shared == pytest.approx(alone, rel=1e-5)
+
+
+@pytest.mark.parametrize("network", ("unet", "vae"))
+def test_rows_of_a_batch_add_up_to_its_loss(network):
+  data, params, update = small_training(network)
+  loss = jax.jit(update.loss)
+  rows = np.arange(update.batch, dtype=np.int32)
+  key = random.key(5)
+  parts = [loss(params, data, key, part) for part in rows.reshape(2, -1)]
+  assert parts[0] != parts[1]
+  np.testing.assert_allclose(
+      np.mean(parts), loss(params, data, key, rows), rtol=1e-5
+  )
 
 
 def test_loss_that_is_not_finite_ends_the_training(tmp_path):
