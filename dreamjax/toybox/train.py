@@ -8,7 +8,6 @@ of samples beside it. Stopped at any time, the same command goes on.
 """
 
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -50,8 +49,6 @@ def main(argv):
   if len(argv) > 1 or not flags.FLAGS.workdir:
     raise app.UsageError("give --workdir=FOLDER and no other words.")
   allocator.keep_freed_memory()
-  # Operations as small as these keep one core busy each, not many.
-  jax.config.update("jax_num_cpu_devices", _cores())
   logging.set_verbosity(logging.WARNING)  # Orbax tells a story per save.
   folder = pathlib.Path(flags.FLAGS.workdir)
   folder.mkdir(parents=True, exist_ok=True)
@@ -101,13 +98,6 @@ def main(argv):
       on_save=finish,
   )
   print(f"{folder / 'weights'}: the trained prior, a diffusers folder")
-
-
-def _cores():
-  """Cores that this process may use."""
-  if hasattr(os, "sched_getaffinity"):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1
 
 
 def claim(folder: pathlib.Path, record: dict[str, Any]) -> None:
