@@ -11,6 +11,7 @@ of a head.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -21,6 +22,13 @@ from dreamjax.diffusion import convolution
 
 ATTENTION_BLOCK = 2**20
 """Largest number of scores, T S per head, that attention holds at once."""
+
+CUDNN_KEYS = 512
+"""Fewest keys S for which a fused kernel is worth its call: the pixels of a
+latent, but not the 77 tokens of a text."""
+
+CUDNN_WIDTH = 128
+"""Widest head of cuDNN's fused attention on every GPU that has it."""
 
 zeros = nn.initializers.zeros
 
@@ -79,9 +87,10 @@ def _float32(x):
 def attend(query, key, value, *, causal=False):
   """Scaled dot-product attention (Vaswani et al. 2017, Eq. 1).
 
-  Long sequences go through in blocks of queries, each recomputed in the
-  backward pass, so that no more than `ATTENTION_BLOCK` scores per head exist
-  at once.
+  Scores are never stored as a whole where there are many: cuDNN fuses them
+  away, in half precision on a GPU. Elsewhere long sequences go through in
+  blocks of queries, each recomputed in the backward pass, so that no more than
+  `ATTENTION_BLOCK` scores per head exist at once.
 
   Args:
     query: [B, T, N, D].
@@ -91,22 +100,49 @@ def attend(query, key, value, *, causal=False):
   Returns:
     [B, T, N, D] in the dtype of `query`.
   """
+  batch, length, heads, width = query.shape
+  implementation = "cudnn" if _suits_cudnn(query, key) else "xla"
 
   def block(query):
     # dot_product_attention rounds its scale to the inputs' dtype and mixes
     # the two; its own sums and softmax are float32.
     with jax.numpy_dtype_promotion("standard"):
-      return jax.nn.dot_product_attention(query, key, value, is_causal=causal)
+      return jax.nn.dot_product_attention(
+          query, key, value, is_causal=causal, implementation=implementation
+      )
 
-  batch, length, heads, width = query.shape
   rows = max(1, ATTENTION_BLOCK // key.shape[1])
-  if length <= rows:
+  if length <= rows or implementation == "cudnn":
     return block(query)
   while length % rows:
     rows -= 1
   blocks = query.reshape(batch, -1, rows, heads, width).swapaxes(0, 1)
   return jax.lax.map(jax.checkpoint(block), blocks).swapaxes(0, 1).reshape(
       query.shape
+  )
+
+
+def _suits_cudnn(query, key):
+  """Whether cuDNN's fused attention takes such arrays, and is worth it."""
+  width = query.shape[-1]
+  return (
+      key.shape[1] >= CUDNN_KEYS
+      and width % 8 == 0
+      and width <= CUDNN_WIDTH
+      and query.dtype in (jnp.bfloat16, jnp.float16)
+      and _has_fused_attention()
+  )
+
+
+@functools.cache
+def _has_fused_attention():
+  """Whether the devices are NVIDIA's, Ampere or newer."""
+  devices = jax.local_devices()
+  return all(
+      device.platform == "gpu"
+      and device.device_kind.startswith("NVIDIA")
+      and float(device.compute_capability) >= 8.0
+      for device in devices
   )
 
 

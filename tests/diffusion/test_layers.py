@@ -1,5 +1,7 @@
 """Norms and attention."""
 
+import re
+
 import jax
 from jax import random
 import jax.numpy as jnp
@@ -43,7 +45,7 @@ def test_norms_keep_bfloat16(module):
   assert module.apply({"params": params}, x).dtype == jnp.bfloat16
 
 
-def heads(shape=(2, 24, 3, 4), keys=24):
+def heads(shape=(2, 24, 3, 4)):
   keys = random.split(random.key(0), 3)
   return [random.normal(key, shape) for key in keys]
 
@@ -80,9 +82,53 @@ def test_no_array_of_4096_by_4096_scores_is_made():
   shape = jax.ShapeDtypeStruct((1, 4096, 2, 40), jnp.float32)
   loss = lambda *inputs: layers.attend(*inputs).sum()
   compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*[shape] * 3).compile()
+  assert not re.search(r"\[([0-9]+,)*4096,4096[],]", compiled.as_text())
   # Two heads' blocks of scores, their softmax and gradients; whole scores
   # would be 4 bytes x 2 heads x 4096^2 = 134 MB for one such array.
   assert compiled.memory_analysis().temp_size_in_bytes < 100e6
+
+
+@pytest.mark.parametrize(
+    "dtype, length, keys, width, want",
+    [
+        (jnp.bfloat16, 4096, 4096, 40, "cudnn"),
+        (jnp.float16, 1024, 1024, 80, "cudnn"),
+        (jnp.float32, 1024, 1024, 40, "xla"),  # cuDNN knows halves only.
+        (jnp.bfloat16, 4096, 77, 40, "xla"),  # A text is short.
+        (jnp.bfloat16, 1024, 1024, 512, "xla"),  # The autoencoder's head.
+        (jnp.bfloat16, 1024, 1024, 36, "xla"),
+    ],
+)
+def test_a_gpu_fuses_what_cudnn_takes(
+    dtype, length, keys, width, want, monkeypatch
+):
+  asked = []
+
+  def attention(query, key, value, *, is_causal, implementation):
+    del key, value, is_causal
+    asked.append((implementation, query.shape[1]))
+    return query
+
+  monkeypatch.setattr(layers, "_has_fused_attention", lambda: True)
+  monkeypatch.setattr(jax.nn, "dot_product_attention", attention)
+  query = jax.ShapeDtypeStruct((1, length, 2, width), dtype)
+  key = jax.ShapeDtypeStruct((1, keys, 2, width), dtype)
+  jax.eval_shape(layers.attend, query, key, key)
+  assert asked == [(want, length)]
+
+
+def test_a_cpu_has_no_cudnn():
+  assert layers._has_fused_attention() == (jax.default_backend() == "gpu")
+
+
+@pytest.mark.gpu
+def test_fused_attention_is_attention():
+  inputs = [x.astype(jnp.bfloat16) for x in heads((1, 1024, 2, 40))]
+  want = brute_force(*(x.astype(jnp.float32) for x in inputs))
+  # bfloat16 keeps 8 bits of the probabilities and of the result.
+  np.testing.assert_allclose(
+      jax.jit(layers.attend)(*inputs).astype(jnp.float32), want, atol=0.02
+  )
 
 
 def test_upsampling_repeats_every_pixel():
