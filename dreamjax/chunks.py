@@ -1,4 +1,4 @@
-"""Maps over packed slots, a chunk at a time, that skip what is empty."""
+"""Maps that take their work in parts, so that memory grows with a part."""
 
 import functools
 
@@ -66,3 +66,26 @@ def map_slots(function, count, slots, chunk, remember=()):
   return jax.tree.map(
       lambda leaf: leaf.reshape((-1,) + leaf.shape[2:])[:size], parts
   )
+
+
+def map_groups(function, arrays, size):
+  """Maps entries that do not know each other, so many at a time.
+
+  The backward pass computes each group anew.
+
+  Args:
+    function: pytree of arrays with leading axis N -> another such pytree.
+    arrays: such a pytree.
+    size: largest number of entries of a group; all groups are equal. 0 for
+      all entries at once, and nothing is computed anew.
+  Returns:
+    What `function` returns.
+  """
+  if not size:
+    return function(arrays)
+  total = jax.tree.leaves(arrays)[0].shape[0]
+  size = max(n for n in range(1, min(size, total) + 1) if total % n == 0)
+  split = lambda leaf: leaf.reshape((-1, size) + leaf.shape[1:])
+  merge = lambda leaf: leaf.reshape((total,) + leaf.shape[2:])
+  parts = lax.map(jax.checkpoint(function), jax.tree.map(split, arrays))
+  return jax.tree.map(merge, parts)

@@ -293,6 +293,9 @@ class GuidanceConfig:
     noise_samples: noises per view, stratified in t and averaged.
     image_size: side that views are resized to before the encoder; 0 takes
       the size that the model was made for.
+    views_per_call: views that a device sends through encoder and UNet at a
+      time, at most; 0 for all at once. Any other number saves memory, and
+      encodes every view a second time in the backward pass.
     dtype: the model's arithmetic, "float32" or "bfloat16".
   """
 
@@ -305,10 +308,12 @@ class GuidanceConfig:
   share_t: bool = False
   noise_samples: int = 1
   image_size: int = 0
+  views_per_call: int = 0
   dtype: str = "float32"
 
   def __post_init__(self):
     _check_at_least(self, 1, "noise_samples")
+    _check_at_least(self, 0, "views_per_call")
     _check_choice(self, "weighting", WEIGHTINGS)
     for name, low, high in (
         ("start", self.t_min.start, self.t_max.start),

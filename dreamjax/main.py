@@ -20,7 +20,7 @@ from dreamjax import allocator
 from dreamjax import config_io
 from dreamjax import options as options_lib
 
-OK, BAD_INPUT, DIVERGED, EMPTY = 0, 2, 3, 4
+OK, BAD_INPUT, DIVERGED, EMPTY, TOO_LARGE = 0, 2, 3, 4, 5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,6 +49,24 @@ def _refusals() -> Iterator[None]:
     yield
   except (ValueError, OSError) as error:
     raise options_lib.InputError(error) from error
+
+
+@contextlib.contextmanager
+def _shortage(folder: pathlib.Path) -> Iterator[None]:
+  """A device that runs out of memory becomes a `MemoryError` with advice."""
+  import jax
+
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    raise MemoryError(
+        "the device has too little memory for this run, whose checkpoints are"
+        " as they were. `dreamjax plan --memory_gb=...` with the same flags"
+        " finds settings that need less; with them, a new --workdir and"
+        f" --restore={folder} goes on."
+    ) from error
 
 
 class Signals:
@@ -106,15 +124,22 @@ def _fit(options: options_lib.Options) -> int:
       store = stack.enter_context(
           workdir.open_for(run, folder, options.flags.restore)
       )
-      prior = train.prepare(run, weights.load(source, config.guidance.dtype))
     with Signals() as signals:
       try:
-        state = train.fit(
-            run, prior, store, where, folder, lambda: signals.received > 0
-        )
+        with _shortage(folder):
+          with _refusals():
+            prior = train.prepare(
+                run, weights.load(source, config.guidance.dtype)
+            )
+          state = train.fit(
+              run, prior, store, where, folder, lambda: signals.received > 0
+          )
       except FloatingPointError as error:
         print(f"dreamjax: {error}", file=sys.stderr)
         return DIVERGED
+      except MemoryError as error:
+        print(f"dreamjax: {error}", file=sys.stderr)
+        return TOO_LARGE
     if signals.received:
       return 128 + signals.received
     return _write(run, state, folder, _pictures, _meshes)
@@ -212,6 +237,37 @@ def _sample(options: options_lib.Options) -> int:
   return OK
 
 
+def _plan(options: options_lib.Options) -> int:
+  """Says what memory a step takes, and how it could take less."""
+  with _refusals():
+    config = options.config()
+    from dreamjax import parallel, plan
+    from dreamjax.diffusion import weights
+
+    flags = options.flags
+    many = flags.prompt is not None or flags.prompts_file is not None
+    where = parallel.layout(
+        len(options.prompts()) if many else 1, config.train.views, flags.devices
+    )
+    model, noise = weights.read_model(
+        _weights(options, ()), config.guidance.dtype
+    )
+    fits = plan.report(config, model, noise, where, flags.memory_gb)
+  return OK if fits else TOO_LARGE
+
+
+def _profile(options: options_lib.Options) -> int:
+  """Says where the time of a step goes."""
+  with _refusals():
+    config = options.config()
+    from dreamjax import profiling
+    from dreamjax.diffusion import weights
+
+    pipeline = weights.load(_weights(options, ()), config.guidance.dtype)
+  print(profiling.report(config, pipeline, options.flags.trace))
+  return OK
+
+
 def _doctor(_: options_lib.Options) -> int:
   """Says what this installation can use."""
   import jax
@@ -236,5 +292,7 @@ _VERBS = {
     "render": _render,
     "export": _export,
     "evaluate": _evaluate,
+    "plan": _plan,
+    "profile": _profile,
     "doctor": _doctor,
 }

@@ -22,6 +22,10 @@ dreamjax: text to 3D by score distillation.
       makes the meshes of a run anew
   dreamjax evaluate --workdir=out/red-mug
       compares the toy of a run with the toy that was meant
+  dreamjax plan --config=stable_dreamfusion --weights=DIR --memory_gb=12
+      says what memory a step takes, and which settings make it fit
+  dreamjax profile --config=toybox
+      says where the time of a step goes
   dreamjax doctor
       says what this installation can use
 
@@ -30,7 +34,8 @@ dreamjax: text to 3D by score distillation.
 --config.guidance.t_max.start=0.7.
 
 Exit codes: 0 done, 2 bad input, 3 the run diverged, 4 the scene is empty,
-130 or 143 stopped by SIGINT or SIGTERM with a checkpoint saved.
+5 the memory does not suffice, 130 or 143 stopped by SIGINT or SIGTERM with a
+checkpoint saved.
 """
 
 
@@ -108,6 +113,15 @@ def _flag_values() -> flags.FlagValues:
       " workdir of another run gives the first state.",
   )
   text("out", "sample.png", "Image that `sample` writes.")
+  text("trace", None, "Folder for a trace of `profile`, for TensorBoard.")
+  flags.DEFINE_float(
+      "memory_gb",
+      None,
+      "GiB on each device that `plan` may use; it then looks for settings that"
+      " fit. Without, it only compares with what the device has.",
+      lower_bound=0.0,
+      flag_values=values,
+  )
   flags.DEFINE_integer(
       "seed", 0, "Seed of all random numbers.", flag_values=values
   )

@@ -105,11 +105,53 @@ def over_devices(
     from `shard`, `shared` from `replicate` (or host scalars). `states` is
     donated. Metrics come as [D, P / G, ...], for `unshard`.
   """
-  indices = np.arange(where.views, dtype=np.int32)
-  indices = jax.device_put(
-      np.tile(indices.reshape(where.group_size, -1), (where.groups, 1)),
+  mapped, numbers = _mapped(step, where), indices(where)
+  return lambda states, prompts, shared: mapped(
+      states, prompts, numbers, shared
+  )
+
+
+def indices(where: Layout) -> jax.Array:
+  """Global numbers of each device's views, i32[D, V / S], on the devices."""
+  numbers = np.arange(where.views, dtype=np.int32)
+  return jax.device_put(
+      np.tile(numbers.reshape(where.group_size, -1), (where.groups, 1)),
       _sharding(where, _AXIS),
   )
+
+
+def lower(
+    step: Callable[..., tuple[Tree, Tree]],
+    where: Layout,
+    state: Tree,
+    prompt: Tree,
+    shared: Tree,
+) -> jax.stages.Lowered:
+  """What `over_devices` gives the compiler; no arrays are made.
+
+  Compiled, it takes (states, prompts, `indices`, shared).
+
+  Args:
+    step: as for `over_devices`.
+    where: the division of work.
+    state: of one prompt; jax.ShapeDtypeStruct will do.
+    prompt: one, likewise.
+    shared: likewise.
+  """
+
+  def local(leaf):
+    shape = (where.devices, where.prompts_per_device, *leaf.shape)
+    return jax.ShapeDtypeStruct(shape, leaf.dtype)
+
+  numbers = jax.ShapeDtypeStruct(
+      (where.devices, where.views_per_device), np.int32
+  )
+  states, prompts = jax.tree.map(local, (state, prompt))
+  return _mapped(step, where).lower(states, prompts, numbers, shared)
+
+
+def _mapped(step, where):
+  """The pmap of `over_devices`; its function takes the views' indices too."""
 
   def on_device(states, prompts, indices, shared):
     if where.prompts_per_device > 1:
@@ -119,15 +161,12 @@ def over_devices(
     state, prompt = jax.tree.map(lambda x: x[0], (states, prompts))
     return jax.tree.map(lambda x: x[None], step(state, prompt, indices, shared))
 
-  mapped = jax.pmap(
+  return jax.pmap(
       on_device,
       axis_name=_AXIS,
       in_axes=(0, 0, 0, None),
       donate_argnums=0,
       devices=jax.local_devices()[: where.devices],
-  )
-  return lambda states, prompts, shared: mapped(
-      states, prompts, indices, shared
   )
 
 

@@ -13,6 +13,7 @@ from jax import random
 import jax.numpy as jnp
 import optax
 
+from dreamjax import chunks
 from dreamjax import fields
 from dreamjax import occupancy
 from dreamjax import optimizer
@@ -64,6 +65,38 @@ class Shared(NamedTuple):
   count: jax.Array
 
 
+def shapes(config, model, params, schedule):
+  """What a step of one prompt takes, as jax.ShapeDtypeStruct.
+
+  Args:
+    config: config.Config.
+    model: diffusion.model.Model.
+    params: of all its networks; jax.ShapeDtypeStruct will do.
+    schedule: diffusion.schedule.NoiseSchedule.
+  Returns:
+    (state.TrainState, prompts.Prompt, Shared).
+  """
+  text = model.text_encoder
+  embedding = (text.max_position_embeddings, text.hidden_size)
+  one = jax.ShapeDtypeStruct(embedding, jnp.float32)
+  number = jax.ShapeDtypeStruct((), jnp.int32)
+  key = random.key(0)
+  shared = Shared(
+      model.distillation_params(params), schedule, random.key_data(key),
+      number, number,
+  )
+  several = jax.ShapeDtypeStruct(
+      (len(config.prompt.views), *embedding), jnp.float32
+  )
+  return (
+      jax.eval_shape(lambda key: state_lib.init(config, key), key),
+      prompts.Prompt(several, one, one),
+      jax.tree.map(
+          lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), shared
+      ),
+  )
+
+
 def make_steps(config, model, where, with_normals):
   """Up to L = config.train.steps_per_dispatch steps, for `over_devices`.
 
@@ -109,30 +142,23 @@ def _step(
   # A branch on the number of the step, which all prompts share.
   grid = lax.cond(
       step % config.render.occupancy_every == 0,
-      lambda grid: occupancy.update(
-          key_grid,
-          lambda position: field.query(state.params, position, progress)[0],
-          grid,
-          config.render,
+      lambda grid: look_around(
+          key_grid, config, state.params, grid, progress
       ),
       lambda grid: grid,
       state.occupancy,
   )
   drawn = views.draw(key_views, config, indices, progress)
-  size = config.guidance.image_size or model.image_size
 
-  def encode(params):
+  def see(params):
     images, penalty, overflow = views.look(
         config, field, params, drawn, grid.mask, progress, with_normals
     )
-    shape = (indices.shape[0], size, size, 3)
-    latent = model.encode_image(
-        shared.params, jax.image.resize(images.color, shape, "linear")
-    )
+    latent = encode(config.guidance, model, shared.params, images.color)
     return (latent, penalty), (images, overflow)
 
   (latent, _), pull, (images, overflow) = jax.vjp(
-      encode, state.params, has_aux=True
+      see, state.params, has_aux=True
   )
   latent_gradient, diagnostics = sds.gradient(
       key_guidance,
@@ -143,7 +169,7 @@ def _step(
       ),
       prompt.empty,
       progress,
-      lambda *batch: model.denoise(shared.params, *batch),
+      denoiser(config.guidance, model, shared.params),
       shared.schedule,
       config.guidance,
   )
@@ -161,8 +187,52 @@ def _step(
       "overflow": overflow.astype(jnp.float32) / budget,
       **diagnostics,
   }, where)
-  state = _advance(config, state, gradient, grid, culprit < 0, progress)
+  state = advance(config, state, gradient, grid, culprit < 0, progress)
   return state, Numbers(**numbers, gradient=length, culprit=culprit)
+
+
+def look_around(key, config, params, grid, progress):
+  """Occupancy of a scene, one update on.
+
+  Args:
+    key: the step's key for the grid.
+    config: config.Config.
+    params: of the field.
+    grid: occupancy.Occupancy.
+    progress: f32[], in [0, 1].
+  """
+  field = fields.make(config.field, config.render.bound)
+  return occupancy.update(
+      key,
+      lambda position: field.query(params, position, progress)[0],
+      grid,
+      config.render,
+  )
+
+
+def encode(config, model, params, image):
+  """Latents f32[V, h, w, C] of images f32[V, H, W, 3] in [0, 1].
+
+  Args:
+    config: config.GuidanceConfig.
+    model: see `make_steps`.
+    params: what its `encode_image` reads.
+    image: of any size; the encoder gets what the config or the model wants.
+  """
+  size = config.image_size or model.image_size
+  return chunks.map_groups(
+      lambda image: model.encode_image(params, image),
+      jax.image.resize(image, (image.shape[0], size, size, 3), "linear"),
+      config.views_per_call,
+  )
+
+
+def denoiser(config, model, params):
+  """`denoise` as guidance.sds.gradient wants it; arguments as of `encode`."""
+  size = 2 * config.noise_samples * config.views_per_call
+  return lambda *batch: chunks.map_groups(
+      lambda batch: model.denoise(params, *batch), batch, size
+  )
 
 
 def _first_bad(arrays, where):
@@ -173,8 +243,17 @@ def _first_bad(arrays, where):
   return jnp.where(jnp.any(bad), first, jnp.int32(-1))
 
 
-def _advance(config, state, gradient, grid, is_finite, progress):
-  """TrainState after the gradient, or as it was if that is not finite."""
+def advance(config, state, gradient, grid, is_finite, progress):
+  """TrainState after the gradient, or as it was if that is not finite.
+
+  Args:
+    config: config.Config.
+    state: state.TrainState.
+    gradient: like its params.
+    grid: occupancy.Occupancy of the step.
+    is_finite: bool[].
+    progress: f32[], in [0, 1].
+  """
   params, opt_state = optimizer.update(
       config.optimizer, state.params, gradient, state.opt_state, progress
   )

@@ -12,6 +12,7 @@ os.environ["XLA_FLAGS"] = (
 
 # pylint: disable=g-import-not-at-top
 import jax
+import pytest
 
 import dreamjax
 
@@ -30,3 +31,48 @@ def pytest_report_header():
 
   folder = pathlib.Path(dreamjax.__file__).parent
   return f"dreamjax: {folder}; {kernels.status()}"
+
+
+@pytest.fixture(scope="session")
+def tiny():
+  """(config, model): a whole step, as small as it can be."""
+  from dreamjax import config
+  from dreamjax.diffusion import clip, model, unet, vae
+
+  networks = model.Model(
+      clip.CLIPConfig(
+          vocab_size=16,
+          hidden_size=16,
+          intermediate_size=32,
+          num_hidden_layers=1,
+          num_attention_heads=2,
+          max_position_embeddings=4,
+      ),
+      vae.VAEConfig(
+          sample_size=16, block_out_channels=(8, 16), norm_num_groups=4
+      ),
+      unet.UNetConfig(
+          sample_size=8,
+          down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+          up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+          block_out_channels=(8, 16),
+          layers_per_block=1,
+          attention_head_dim=2,
+          cross_attention_dim=16,
+          norm_num_groups=4,
+      ),
+  )
+  run = config.Config(
+      field=config.FieldConfig(kind="mlp", width=8, layers=1, frequencies=2),
+      shading=config.ShadingConfig(shaded_probability=0.0),
+      render=config.RenderConfig(
+          resolution=8,
+          steps=8,
+          samples_per_ray=8,
+          occupancy_resolution=8,
+          occupancy_every=2,
+      ),
+      guidance=config.GuidanceConfig(noise_samples=2),
+      train=config.TrainConfig(steps=8, views=4, steps_per_dispatch=2),
+  )
+  return run, networks

@@ -19,7 +19,7 @@ LAYERS = (
     ("outputs", "scene", "views"),
     ("step",),
     ("train", "toybox"),
-    ("evaluation",),
+    ("evaluation", "plan", "profiling"),
     ("main",),
     ("__main__",),
 )

@@ -37,9 +37,24 @@ Path = tuple[str, ...]
 def flatten(params: dict[str, Any]) -> dict[Path, Any]:
   """Leaves of nested dicts by path."""
   return {
-      tuple(entry.key for entry in path): leaf
+      names(path): leaf
       for path, leaf in jax.tree_util.tree_leaves_with_path(params)
   }
+
+
+def names(path: Any) -> Path:
+  """The path of a leaf as jax.tree_util gives it, as names."""
+  return tuple(entry.key for entry in path)
+
+
+def kept_dtype(path: Path, dtype: Any) -> Any:
+  """Dtype of a network's parameter where the large ones have a given dtype.
+
+  Norms, biases and the time embedding stay float32, for they are small and
+  their precision matters.
+  """
+  is_small = path[-1] in ("scale", "bias") or path[0].startswith("time_")
+  return jnp.dtype(jnp.float32 if is_small else dtype)
 
 
 def checkpoint_key(path: Path) -> str:
@@ -80,15 +95,12 @@ def from_checkpoint(
 ) -> dict[str, Any]:
   """One network's parameters, of arrays under their checkpoint keys.
 
-  Matrices and embeddings are cast to `dtype`; norms, biases and the time
-  embedding stay float32, for they are small and their precision matters.
-
   Args:
     arrays: any float type; 1x1 convolutions and matrices may stand for each
       other.
     shapes: the parameters as jax.ShapeDtypeStruct.
     source: where the arrays are from, for messages.
-    dtype: of the large parameters.
+    dtype: of the large parameters; see `kept_dtype`.
   Returns:
     Nested dicts like `shapes`.
   Raises:
@@ -97,18 +109,18 @@ def from_checkpoint(
   """
   arrays = _today(arrays, source)
   wanted = {checkpoint_key(path) for path in flatten(shapes)}
-  for names, fault in (
+  for odd, fault in (
       (wanted - arrays.keys(), "missing"),
       (arrays.keys() - wanted, "unknown"),
   ):
-    if names:
+    if odd:
       raise tensors.WeightsError(
-          f"{source}: {len(names)} tensors are {fault}, first"
-          f" {min(names)!r}; config.json and weights are not of one model."
+          f"{source}: {len(odd)} tensors are {fault}, first"
+          f" {min(odd)!r}; config.json and weights are not of one model."
       )
 
   def convert(path, shape):
-    path = tuple(entry.key for entry in path)
+    path = names(path)
     name = checkpoint_key(path)
     array = arrays[name]
     if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
@@ -119,9 +131,8 @@ def from_checkpoint(
           f"{source}: {name} is {array.shape}, config.json wants {want}."
       )
     array = _outputs_last(path, array.reshape(want))
-    small = path[-1] in ("scale", "bias") or path[0].startswith("time_")
     with np.errstate(over="ignore"):  # Told by the next line, with its name.
-      array = array.astype(np.float32 if small else dtype, order="C")
+      array = array.astype(kept_dtype(path, dtype), order="C")
     if not np.isfinite(array).all():
       raise tensors.WeightsError(
           f"{source}: {name} holds NaN or infinity, or a number too large for"

@@ -5,6 +5,7 @@ import json
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 
 from dreamjax.diffusion import clip
@@ -33,6 +34,52 @@ CLASSES = {
 """What model_index.json calls the parts."""
 
 
+def read_model(
+    folder: str | pathlib.Path, dtype: Any = "float32"
+) -> tuple[model_lib.Model, schedule.NoiseSchedule]:
+  """What a model folder says about its networks; no weights are read.
+
+  Args:
+    folder: as for `load`.
+    dtype: of the arithmetic.
+  Returns:
+    The static model and its noise schedule.
+  Raises:
+    WeightsError: the folder or a value in it is not usable.
+  """
+  folder = pathlib.Path(folder)
+  _require_folder(folder)
+  read = lambda part: tensors.read_json(folder / part / "config.json")
+  try:
+    model = model_lib.Model(
+        clip.read_config(read("text_encoder")),
+        vae.read_config(read("vae")),
+        unet.read_config(read("unet")),
+        dtype,
+    )
+    noise = schedule.make(
+        schedule.read_config(
+            tensors.read_json(folder / "scheduler" / "scheduler_config.json")
+        )
+    )
+  except tensors.WeightsError:
+    raise
+  except (TypeError, ValueError) as error:
+    raise tensors.WeightsError(f"{folder}: {error}") from error
+  return model, noise
+
+
+def shapes(model: model_lib.Model) -> dict[str, Any]:
+  """Parameters as `load` gives them, as jax.ShapeDtypeStruct."""
+  cast = lambda path, leaf: jax.ShapeDtypeStruct(
+      leaf.shape, keys.kept_dtype(keys.names(path), model.dtype)
+  )
+  return {
+      name: jax.tree_util.tree_map_with_path(cast, part)
+      for name, part in model.shapes().items()
+  }
+
+
 def load(
     folder: str | pathlib.Path, dtype: Any = "float32"
 ) -> model_lib.StableDiffusion:
@@ -48,25 +95,7 @@ def load(
     WeightsError: the folder, a file or a value in it is not usable.
   """
   folder = pathlib.Path(folder)
-  _require_folder(folder)
-  try:
-    model = model_lib.Model(
-        clip.read_config(
-            tensors.read_json(folder / "text_encoder" / "config.json")
-        ),
-        vae.read_config(tensors.read_json(folder / "vae" / "config.json")),
-        unet.read_config(tensors.read_json(folder / "unet" / "config.json")),
-        dtype,
-    )
-    noise = schedule.make(
-        schedule.read_config(
-            tensors.read_json(folder / "scheduler" / "scheduler_config.json")
-        )
-    )
-  except tensors.WeightsError:
-    raise
-  except (TypeError, ValueError) as error:
-    raise tensors.WeightsError(f"{folder}: {error}") from error
+  model, noise = read_model(folder, dtype)
   tokenizer = text.Tokenizer(
       folder / "tokenizer", model.text_encoder.max_position_embeddings
   )
@@ -78,11 +107,11 @@ def load(
   params = {
       name: keys.from_checkpoint(
           tensors.read_component(folder / name, STEMS[name]),
-          shapes,
+          wanted,
           str(folder / name),
           model.dtype,
       )
-      for name, shapes in model.shapes().items()
+      for name, wanted in model.shapes().items()
   }
   return model_lib.StableDiffusion(model, params, noise, tokenizer)
 
