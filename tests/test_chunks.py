@@ -70,3 +70,17 @@ def test_chunk_that_any_prompt_uses_is_computed_once_for_all():
   assert len(calls) == 2
   np.testing.assert_allclose(result[:, :8], np.tile(SLOTS[0][:8], (3, 1)))
   assert (result[:, 8:] == 0).all()
+
+
+@pytest.mark.parametrize("total, size, want", [(6, 0, 6), (6, 4, 3), (5, 4, 1)])
+def test_groups_are_equal_and_at_most_so_large(total, size, want):
+  seen = []
+
+  def function(arrays):
+    seen.append(len(arrays["x"]))
+    return jnp.sin(arrays["x"]) * arrays["y"][:, None], arrays["y"]
+
+  arrays = {"x": jnp.ones((total, 3)), "y": jnp.arange(float(total))}
+  got = chunks.map_groups(function, arrays, size)
+  assert set(seen) == {want}
+  jax.tree.map(np.testing.assert_allclose, got, function(arrays))

@@ -6,9 +6,17 @@ import subprocess
 import sys
 import time
 
+import jax
+import numpy as np
 import pytest
 
 from dreamjax import main
+from dreamjax import parallel
+from dreamjax import plan
+from dreamjax import profiling
+from dreamjax import step
+from dreamjax import train
+from dreamjax import workdir
 
 
 def run(*words):
@@ -38,6 +46,11 @@ def test_help_is_answered_before_jax_is_imported():
          "did you mean 'scale'"),
         (["sample", "--prompt=x", "--weights=/none"], "/none: not a folder"),
         (["export", "--workdir=/none"], "holds no run"),
+        (["plan", "--weights=/none"], "/none: not a folder"),
+        (["plan", "--config.guidance.image_size=6"], "Image is 6x6"),
+        (["plan", "--memory_gb=-1"], "memory_gb"),
+        (["plan", "--devices=3", "--config.train.views=4"], "do not divide"),
+        (["profile", "--config.guidance.image_size=6"], "Image is 6x6"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(words, message, capsys):
@@ -90,3 +103,69 @@ def test_second_signal_ends_at_once():
   done = subprocess.run([sys.executable, "-c", code], capture_output=True)
   assert done.returncode == 130
   assert done.stdout == b"still here\n"
+
+
+class Exhausted:
+  """Stands for train._program: two steps in a call, no memory for the rest."""
+
+  def __call__(self, config, model, where, with_normals):
+    def program(states, prompt, shared):
+      if shared.first == 2:
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Out of memory allocating 1234 bytes."
+        )
+      shape = (1, config.train.steps_per_dispatch)
+      numbers = step.Numbers(*(np.zeros(shape) for _ in step.Numbers._fields))
+      numbers = numbers._replace(culprit=np.full(shape, -1))
+      states = states._replace(step=states.step + shared.count)
+      return states, parallel.shard(numbers, where)
+
+    return program
+
+
+def test_a_lack_of_memory_is_told_and_leaves_the_checkpoint(
+    tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setattr(train, "_program", Exhausted())
+  folder = tmp_path / "mug"
+  code = run(
+      "--prompt=a red mug", f"--workdir={folder}", "--devices=1",
+      "--config.train.checkpoint_every=2", "--config.train.preview_every=0",
+      "--config.field.kind=mlp",
+  )
+  assert code == main.TOO_LARGE == 5
+  last = capsys.readouterr().err.splitlines()[-1]
+  assert "`dreamjax plan --memory_gb=...`" in last
+  assert f"--restore={folder}" in last
+  known = workdir.read_run(folder)
+  with workdir.open_for(known, folder) as store:
+    assert train.restore(known, store).step == 2
+
+
+def test_other_faults_of_the_device_are_not_hidden(tmp_path):
+  with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+    with main._shortage(tmp_path):
+      raise jax.errors.JaxRuntimeError("INTERNAL: something else.")
+
+
+def test_a_plan_that_does_not_fit_has_a_code_of_its_own(monkeypatch):
+  asked = []
+
+  def report(config, model, noise, where, memory_gb):
+    asked.append((config.guidance.scale, where.prompts, memory_gb))
+    return memory_gb == 2
+
+  monkeypatch.setattr(plan, "report", report)
+  assert run("plan", "--memory_gb=2", "--config.guidance.scale=7") == main.OK
+  assert run("plan", "--prompt=a red mug") == main.TOO_LARGE
+  assert asked == [(7, 1, 2), (4, 1, None)]
+
+
+def test_a_profile_is_printed(monkeypatch, capsys):
+  monkeypatch.setattr(
+      profiling,
+      "report",
+      lambda config, pipeline, trace: f"{pipeline.model.image_size} {trace}",
+  )
+  assert run("profile", "--trace=out") == main.OK
+  assert capsys.readouterr().out == "64 out\n"

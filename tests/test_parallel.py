@@ -158,3 +158,23 @@ def test_a_step_moves_no_array_between_devices():
   with jax.transfer_guard("disallow"):
     states, _ = step(states, {}, weights)
   np.testing.assert_array_equal(parallel.unshard(states, where), [[16.0, 16.0]])
+
+
+def test_what_is_lowered_is_what_runs():
+  where = parallel.layout(2, 4, 4)
+
+  def step(state, prompt, indices, shared):
+    total = jnp.sum(indices.astype(jnp.float32)) * prompt + shared
+    return state + parallel.mean_over_group(total, where), total
+
+  one = jax.ShapeDtypeStruct((), np.float32)
+  compiled = parallel.lower(step, where, one, one, one).compile()
+  host = np.array([1.0, 2.0], np.float32)
+  arguments = lambda: (parallel.shard(host, where), parallel.shard(host, where))
+  shared = parallel.replicate(np.float32(3.0), where)
+  got = compiled(*arguments(), parallel.indices(where), shared)
+  want = parallel.over_devices(step, where)(*arguments(), shared)
+  for a, b in zip(got, want, strict=True):
+    np.testing.assert_array_equal(
+        parallel.unshard(a, where), parallel.unshard(b, where)
+    )

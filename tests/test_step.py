@@ -73,7 +73,9 @@ def test_all_views_noises_and_branches_are_one_call_of_the_unet(
   config = tiny[0]
   for path in kernels(tiny, "unet"):
     assert count(products, rf"UNet.*/{path}$") == 1, path
-  (batch,) = {batch for place, batch in products if place.endswith("/UNet/conv_in")}
+  (batch,) = [
+      batch for place, batch in products if place.endswith("/UNet/conv_in")
+  ]
   want = 2 * config.guidance.noise_samples * config.train.views
   assert int(batch) == want
 

@@ -69,7 +69,7 @@ def _commit():
   return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 
-def _environment():
+def environment():
   """What a number depends on."""
   device = jax.devices()[0]
   return {
@@ -120,13 +120,13 @@ def run(cases, num_points):
     cases: iterable of (name, (arrays, {who: function})); one is "kernel".
     num_points: N, for the rate.
   """
-  environment = _environment()
+  here = environment()
   if _TABLE.value:
     print("| case | kernel | definition | natural | ratio | error |")
     print("| --- | --- | --- | --- | --- | --- |")
   for name, (arrays, functions) in cases:
     if _CASES.value in name:
       line = _line(name, *_measure(arrays, functions), num_points)
-      text = json.dumps(line | environment)
+      text = json.dumps(line | here)
       print(_row(line) if _TABLE.value else text, flush=True)
-  print(json.dumps(environment), file=sys.stderr)
+  print(json.dumps(here), file=sys.stderr)

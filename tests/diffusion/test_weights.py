@@ -60,6 +60,20 @@ def test_a_model_in_bfloat16_holds_its_large_parameters_so(folder):
   assert loaded.params["unet"]["conv_in"]["bias"].dtype == jnp.float32
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_shapes_are_known_without_weights(folder, dtype):
+  loaded = weights.load(folder, dtype)
+  for path in folder.rglob("*.safetensors"):
+    path.unlink()
+  model, noise = weights.read_model(folder, dtype)
+  assert model == loaded.model
+  assert noise.config == loaded.schedule.config
+  described = lambda leaf: (leaf.shape, leaf.dtype)
+  assert jax.tree.map(described, weights.shapes(model)) == jax.tree.map(
+      described, loaded.params
+  )
+
+
 def test_a_parameter_that_overflows_half_precision_is_refused(
     pipeline, tmp_path
 ):
