@@ -264,7 +264,8 @@ def _profile(options: options_lib.Options) -> int:
     from dreamjax.diffusion import weights
 
     pipeline = weights.load(_weights(options, ()), config.guidance.dtype)
-  print(profiling.report(config, pipeline, options.flags.trace))
+    table = profiling.report(config, pipeline, options.flags.trace)
+  print(table)
   return OK
 
 

@@ -32,17 +32,20 @@ class Plan(NamedTuple):
     config: config.Config.
     weights: what encoder and denoiser read.
     state: parameters, their mean, the optimiser's moments, the occupancy.
+    copy: the host's copy of the state, for checkpoints; 0 where the host has
+      memory of its own.
     temporary: all else, at the worst moment of a step.
   """
 
   config: config_lib.Config
   weights: int
   state: int
+  copy: int
   temporary: int
 
   @property
   def total(self) -> int:
-    return self.weights + self.state + self.temporary
+    return self.weights + self.state + self.copy + self.temporary
 
 
 def report(config, model, schedule, where, memory_gb=None) -> bool:
@@ -96,7 +99,8 @@ def measure(config, model, schedule, where) -> Plan:
       - stats.alias_size_in_bytes
       + stats.temp_size_in_bytes
   )
-  return Plan(config, held, changing, everything - held - changing)
+  copy = changing if jax.default_backend() == "cpu" else 0
+  return Plan(config, held, changing, copy, everything - held - changing)
 
 
 def _shapes(config, model, schedule):
@@ -217,6 +221,7 @@ def table(plan: Plan) -> str:
   rows = (
       ("weights of the prior", plan.weights),
       ("scene and optimiser", plan.state),
+      ("its copy on the host", plan.copy),
       ("temporary, at most", plan.temporary),
       ("total", plan.total),
   )

@@ -123,12 +123,12 @@ def measure(config, pipeline, trace=None) -> list[Row]:
       where, state, prompt, shared, count, trace,
   )
   progress = jnp.float32(first / config.train.steps)
-  rows = _parts(config, model, shared.params, state, prompt, progress,
-                with_normals, count)
-  rest = Row("between them", *(
-      all_of_it - sum(parts)
-      for all_of_it, *parts in list(zip(whole, *rows))[1:]
-  ))
+  rows = _parts(
+      config, model, shared.params, state, prompt, progress, with_normals,
+      count,
+  )
+  took = sum(row.milliseconds for row in rows)
+  rest = Row("between them", whole.milliseconds - took, 0.0, 0.0)
   return [*rows, rest, whole]
 
 

@@ -154,9 +154,10 @@ def fit(
   prompt = parallel.shard(prior.prompt, where)
   states = parallel.shard(state, where)
   places = workdir.prompt_folders(folder, run.prompts)
-  with journal_lib.Journal(
-      places, train.steps, step, state_lib.checked(state)
-  ) as journal:
+  checked = state_lib.checked(state)
+  if step < train.steps:
+    del state  # The devices have it; once is enough.
+  with journal_lib.Journal(places, train.steps, step, checked) as journal:
     while step < train.steps:
       count = _count(train, normals, step)
       program = _program(config, prior.model, where, bool(normals[step]))

@@ -41,9 +41,12 @@ def test_bytes_are_those_of_the_arrays_and_of_the_compiler(
   where = parallel.layout(2, config.train.views, 1)
   model = dataclasses.replace(model, dtype=dtype)
   made = plan.measure(config, model, SCHEDULE, where)
-  assert made.total == 517_000
+  assert made.weights + made.state + made.temporary == 517_000
   state = state_lib.init(config, jax.random.key(0))
   assert made.state == 2 * nbytes(state)
+  assert made.copy == made.state == made.total - 517_000
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  assert plan.measure(config, model, SCHEDULE, where).total == 517_000
   params = model.distillation_params(model.init(jax.random.key(0)))
   whole = nbytes(params)
   small = nbytes([
@@ -53,7 +56,7 @@ def test_bytes_are_those_of_the_arrays_and_of_the_compiler(
   ])
   want = {"float32": whole, "bfloat16": small + (whole - small) // 2}
   assert made.weights == want[dtype]
-  ((state_shapes, prompt, shared),) = asked
+  state_shapes, prompt, shared = asked[0]
   assert jax.tree.map(np.shape, state) == jax.tree.map(np.shape, state_shapes)
   assert prompt.views.shape == (4, 4, 16)
   assert all(
@@ -97,7 +100,7 @@ def sized(config):
   """A Plan whose temporaries depend on two fields."""
   views, size = config.guidance.views_per_call, config.guidance.image_size
   temporary = {0: 600, 4: 595, 2: 400, 1: 300}[views] - (50 if size else 0)
-  return plan.Plan(config, 100, 10, temporary)
+  return plan.Plan(config, 90, 10, 10, temporary)
 
 
 @pytest.mark.parametrize(

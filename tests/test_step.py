@@ -14,16 +14,18 @@ from dreamjax.diffusion import keys
 from dreamjax.diffusion import schedule
 from dreamjax.diffusion import weights
 
-# Products as XLA may write them, and where in the program they come from.
+# Products as XLA writes them: the first axis, the window of a convolution, and
+# where in the program they come from, which XLA may forget.
 _PRODUCT = re.compile(
-    r"= \S+?\[(?P<batch>\d*)\S* (?:convolution|dot|custom-call|fusion)\("
-    r'.*op_name="(?P<place>[^"]*)/(?:conv_general_dilated|dot_general)"'
+    r"= \S+?\[(?P<batch>\d*)\S* (?P<kind>convolution|dot)\([^)]*\)"
+    r"(?:, window={(?:size=(?P<window>\w+))?)?"
+    r'(?:.*op_name="(?P<place>[^"]*)/\w+")?'
 )
 
 
 @pytest.fixture(scope="module")
 def products(tiny):
-  """(place in the program, first axis) of each product of the step."""
+  """Matches of `_PRODUCT` in the compiled step."""
   config, model = tiny
   where = parallel.layout(1, config.train.views, 1)
   lowered = parallel.lower(
@@ -37,22 +39,30 @@ def products(tiny):
       ),
   )
   lines = lowered.compile().as_text().splitlines()
-  found = [_PRODUCT.search(line) for line in lines if " fusion(" not in line]
-  return [(m["place"], m["batch"]) for m in found if m]
+  return [m for m in map(_PRODUCT.search, lines) if m]
 
 
 def count(products, place):
   """How many products have a place that a pattern finds."""
-  return sum(bool(re.search(place, where)) for where, _ in products)
+  return sum(bool(re.search(place, m["place"] or "")) for m in products)
 
 
 def kernels(tiny, name):
-  """Paths of the matrices and convolutions that a step reads of a network."""
+  """{path: shape} of what a step multiplies with in a network."""
   model = tiny[1]
   params = model.distillation_params(weights.shapes(model))[name]
-  paths = [path for path in keys.flatten(params) if path[-1] == "kernel"]
-  assert len(paths) > 10
-  return [re.escape("/".join(path[:-1])) for path in paths]
+  found = {
+      re.escape("/".join(path[:-1])): leaf.shape
+      for path, leaf in keys.flatten(params).items()
+      if path[-1] == "kernel"
+  }
+  assert len(found) > 10
+  return found
+
+
+def squares(tiny, name):
+  """The number of 3x3 convolutions of a network."""
+  return sum(shape[:2] == (3, 3) for shape in kernels(tiny, name).values())
 
 
 def test_every_view_is_encoded_once(tiny, products):
@@ -60,11 +70,16 @@ def test_every_view_is_encoded_once(tiny, products):
     assert count(products, rf"/jvp\(AutoencoderKL.*/{path}$") == 1, path
 
 
-def test_the_encoders_weights_have_no_gradient(tiny, products):
+def test_the_priors_weights_have_no_gradient(tiny, products):
   # A product for the image's gradient; another would be for the weight's.
   for path in kernels(tiny, "vae"):
     place = rf"/transpose\(jvp\(AutoencoderKL.*/{path}$"
     assert count(products, place) == 1, path
+  # A convolution for a weight's gradient has a window as large as the image.
+  windows = [m["window"] for m in products if m["kind"] == "convolution"]
+  assert set(windows) <= {"3x3", "1x1", None}
+  want = 2 * squares(tiny, "vae") + squares(tiny, "unet")
+  assert windows.count("3x3") == want
 
 
 def test_all_views_noises_and_branches_are_one_call_of_the_unet(
@@ -74,7 +89,9 @@ def test_all_views_noises_and_branches_are_one_call_of_the_unet(
   for path in kernels(tiny, "unet"):
     assert count(products, rf"UNet.*/{path}$") == 1, path
   (batch,) = [
-      batch for place, batch in products if place.endswith("/UNet/conv_in")
+      m["batch"]
+      for m in products
+      if (m["place"] or "").endswith("/UNet/conv_in")
   ]
   want = 2 * config.guidance.noise_samples * config.train.views
   assert int(batch) == want

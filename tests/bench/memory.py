@@ -1,6 +1,7 @@
 """What `dreamjax plan` foretells against what a run takes on a CPU.
 
-Command:  python tests/bench/memory.py --config.train.steps=40
+Command:  python tests/bench/memory.py --config.train.steps=20 \\
+              --config.train.steps_per_dispatch=10
 Result:   one JSON line.
 
 The run is made twice in one process, with the prior that comes with dreamjax
