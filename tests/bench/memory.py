@@ -1,13 +1,14 @@
 """What `dreamjax plan` foretells against what a run takes on a CPU.
 
-Command:  python tests/bench/memory.py --config.train.steps=20 \\
-              --config.train.steps_per_dispatch=10
+Command:  python tests/bench/memory.py [keep] [--config.GROUP.FIELD=VALUE ...]
 Result:   one JSON line.
 
 The run is made twice in one process, with the prior that comes with dreamjax
 and without pictures. The first leaves all programs compiled; then what the
 process has freed is given back to the system, and the second is measured: the
-peak of its resident memory, over what the process held before it.
+peak of its resident memory, over what the process held before it. `keep` has
+the C library keep freed memory, as the command line does: then what was in use
+at different times counts together.
 """
 
 import ctypes
@@ -47,10 +48,12 @@ def _fit(run, where):
 
 
 def main():
-  allocator.keep_freed_memory()
   # Previews are programs of their own.
   words = [sys.argv[0], "--config.train.preview_every=0", *sys.argv[1:]]
-  config = options.parse(words, ["memory"]).config()
+  wish = options.parse(words, ["free", "keep"])
+  if wish.verb == "keep":
+    allocator.keep_freed_memory()
+  config = wish.config()
   where = parallel.layout(1, config.train.views, 1)
   model, noise = weights.read_model(toybox.WEIGHTS, config.guidance.dtype)
   planned = plan.measure(config, model, noise, where)
@@ -63,6 +66,7 @@ def main():
   _fit(run, where)
   measured = _resident("VmHWM") - before
   print(json.dumps({
+      "allocator": wish.verb,
       "planned": round(planned.total / 2**20),
       "measured": round(measured / 2**20),
       "unit": "MiB",
