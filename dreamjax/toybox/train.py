@@ -39,6 +39,8 @@ from dreamjax.toybox import words
 _SEEN = ("camera", "shading", "prompt", "background")
 # Each picture is encoded with as many colours and backgrounds.
 _PAINTS = 4
+# Of 1024 pictures those that a sheet of the autoencoder shows.
+_SHOWN = slice(None, None, 67)
 _SHEET_VIEWS = ("front view", "left side view", "back view", words.OVERHEAD)
 _SHEET_STEPS = 25
 _SHEET_SCALE = 3.0
@@ -180,7 +182,7 @@ def _train_vae(folder, config, seed, pictures, params) -> dict[str, Any]:
         lambda layers, color: pictures_lib.compose(
             layers, color, random.key(seed), config.background
         )
-    )(layers[::64], color[every][::64]))
+    )(layers[_SHOWN], color[every][_SHOWN]))
     latent = jax.jit(prior.MODEL.encode_image)({"vae": params}, image)
     again = np.asarray(
         jax.jit(prior.MODEL.decode_image)({"vae": params}, latent)
