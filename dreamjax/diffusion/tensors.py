@@ -146,11 +146,12 @@ def _tensors(path, entries, data):
 
 def write(path, tensors):
   """Writes tensors (dict from name to array) as a safetensors file."""
-  safetensors.numpy.save_file(
+  # Not save_file, whose files nobody else may read.
+  content = safetensors.numpy.save(
       {name: np.ascontiguousarray(value) for name, value in tensors.items()},
-      path,
       metadata={"format": "pt"},
   )
+  pathlib.Path(path).write_bytes(content)
 
 
 def read_json(path):

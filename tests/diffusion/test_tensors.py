@@ -38,6 +38,13 @@ def test_what_is_written_is_read_back(tmp_path):
     assert not read[name].flags.writeable
 
 
+def test_files_are_as_readable_as_any_other(tmp_path):
+  (tmp_path / "other").touch()
+  tensors.write(tmp_path / "a.safetensors", ARRAYS)
+  mode = lambda name: (tmp_path / name).stat().st_mode
+  assert mode("a.safetensors") == mode("other")
+
+
 def test_transposed_arrays_are_written_in_their_own_order(tmp_path):
   path = tmp_path / "a.safetensors"
   tensors.write(path, {"a": ARRAYS["a"].T})
