@@ -286,6 +286,8 @@ class GuidanceConfig:
     weighting: w(t), one of `WEIGHTINGS`: "sds" sigma^2, "uniform" 1,
       "fantasia3d" alpha sigma^2, "x0" sigma / alpha (gradient z - x0).
     weight_cap: largest w(t).
+    residual: what the gradient compares, "latent" latents or "image" pixels;
+      see guidance/sds.py.
     t_min: schedule of the lowest timestep, as a fraction of the schedule.
     t_max: schedule of the highest one; equal to t_min for annealing without
       chance.
@@ -300,6 +302,7 @@ class GuidanceConfig:
   rescale: float = 0.0
   weighting: str = "sds"
   weight_cap: float = math.inf
+  residual: str = "latent"
   t_min: Schedule = constant(0.02)
   t_max: Schedule = constant(0.98)
   share_t: bool = False
@@ -310,6 +313,7 @@ class GuidanceConfig:
   def __post_init__(self):
     _check_at_least(self, 1, "noise_samples")
     _check_choice(self, "weighting", WEIGHTINGS)
+    _check_choice(self, "residual", ("latent", "image"))
     for name, low, high in (
         ("start", self.t_min.start, self.t_max.start),
         ("end", self.t_min.end, self.t_max.end),

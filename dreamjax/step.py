@@ -1,7 +1,7 @@
 """One training step, and many of them in one call of the device.
 
 render -> resize -> encode -> noise -> denoise, and back along the same road,
-the denoiser excepted. P prompts, V views of a prompt on a device, L steps per
+the denoiser excepted; or decode what it means, and back from the image. P prompts, V views of a prompt on a device, L steps per
 call.
 """
 
@@ -50,7 +50,7 @@ class Shared(NamedTuple):
   """What is the same for all prompts and devices.
 
   Attributes:
-    params: what the model's `encode_image` and `denoise` read.
+    params: of the model's `distillation_params`.
     schedule: diffusion.schedule.NoiseSchedule.
     key: u32[2], data of the run's key for steps.
     first: i32[], steps done before the call.
@@ -73,7 +73,7 @@ def make_steps(config, model, where, with_normals):
   Args:
     config: config.Config.
     model: diffusion.model.Model, or anything with its `encode_image`,
-      `denoise` and `image_size`.
+      `denoise`, `image_size` and, for residuals of images, `decode_image`.
     where: parallel.Layout.
     with_normals: see render.render.
   Returns:
@@ -121,20 +121,21 @@ def _step(
   drawn = views.draw(key_views, config, indices, progress)
   size = config.guidance.image_size or model.image_size
 
-  def encode(params):
+  def look(params):
     images, penalty, overflow = views.look(
         config, field, params, drawn, grid.mask, progress, with_normals
     )
     shape = (indices.shape[0], size, size, 3)
-    latent = model.encode_image(
-        shared.params, jax.image.resize(images.color, shape, "linear")
-    )
-    return (latent, penalty), (images, overflow)
+    image = jax.image.resize(images.color, shape, "linear")
+    return (image, penalty), (images, overflow)
 
-  (latent, _), pull, (images, overflow) = jax.vjp(
-      encode, state.params, has_aux=True
+  (image, _), pull, (images, overflow) = jax.vjp(
+      look, state.params, has_aux=True
   )
-  latent_gradient, diagnostics = sds.gradient(
+  latent, pull_latent = jax.vjp(
+      lambda image: model.encode_image(shared.params, image), image
+  )
+  latent_gradient, strength, diagnostics = sds.gradient(
       key_guidance,
       latent,
       indices,
@@ -147,7 +148,17 @@ def _step(
       shared.schedule,
       config.guidance,
   )
-  (gradient,) = pull((latent_gradient, jnp.float32(1.0)))
+  if config.guidance.residual == "image":
+    image_gradient = sds.image_gradient(
+        image,
+        latent,
+        latent_gradient,
+        strength,
+        lambda clean: model.decode_image(shared.params, clean),
+    )
+  else:
+    (image_gradient,) = pull_latent(latent_gradient)
+  (gradient,) = pull((image_gradient, jnp.float32(1.0)))
   gradient = parallel.mean_over_group(gradient, where)
   length = optax.tree.norm(gradient)
   culprit = _first_bad(

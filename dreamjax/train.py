@@ -30,7 +30,7 @@ class Prior(NamedTuple):
 
   Attributes:
     model: diffusion.model.Model.
-    params: what its `encode_image` and `denoise` read.
+    params: of its `distillation_params`.
     schedule: diffusion.schedule.NoiseSchedule.
     prompt: prompts.Prompt with a leading axis P.
   """
@@ -47,7 +47,7 @@ def prepare(run, pipeline):
   Args:
     run: workdir.Run.
     pipeline: diffusion.model.StableDiffusion. Drop it: the text encoder and
-      the decoder are large.
+      the decoder, if no step reads it, are large.
   Returns:
     Prior.
   Raises:
@@ -74,8 +74,12 @@ def prepare(run, pipeline):
       for text in run.prompts
   ]
   prompt = jax.tree.map(lambda *leaves: np.stack(leaves), *embedded)
+  with_decoder = run.config.guidance.residual == "image"
   return Prior(
-      model, model.distillation_params(params), pipeline.schedule, prompt
+      model,
+      model.distillation_params(params, with_decoder),
+      pipeline.schedule,
+      prompt,
   )
 
 

@@ -124,10 +124,20 @@ class Model:
     module = unet.UNet(self.unet, self.dtype)
     return _apply(module, params["unet"], noisy, t, context)
 
-  def distillation_params(self, params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters that `encode_image` and `denoise` read."""
-    encoder = {name: params["vae"][name] for name in ("encoder", "quant_conv")}
-    return {"vae": encoder, "unet": params["unet"]}
+  def distillation_params(
+      self, params: dict[str, Any], with_decoder: bool
+  ) -> dict[str, Any]:
+    """The parameters that `encode_image` and `denoise` read.
+
+    Args:
+      params: of all networks.
+      with_decoder: whether those of `decode_image` are needed too.
+    """
+    names = ("encoder", "quant_conv")
+    if with_decoder:
+      names += ("decoder", "post_quant_conv")
+    vae_params = {name: params["vae"][name] for name in names}
+    return {"vae": vae_params, "unet": params["unet"]}
 
   def init(self, key: jax.Array) -> dict[str, Any]:
     """Fresh parameters of all networks, float32."""

@@ -5,6 +5,11 @@ idea e of that noise, the gradient is w(t) (e - n) (Poole et al. 2022, Eq. 3).
 Because e - n = (a_t / s_t) (z - x), where x is the clean latent that e means,
 w = s_t / a_t descends on the distance between z and x.
 
+The same pull can be felt by the image instead: from what is rendered to the
+picture that x decodes to (the second term of HiFA, Zhu et al. 2023, Eq. 9).
+It costs a decoder's forward pass and saves the encoder's backward pass, which
+is what makes latent gradients rough.
+
 Notation: B views, K noises per view, h w latent pixels, C latent channels, N
 tokens, E embedding width, T timesteps; a_t and s_t as in
 diffusion/schedule.py.
@@ -96,7 +101,9 @@ def gradient(
     schedule: diffusion.schedule.NoiseSchedule; it knows what is predicted.
     config: config.GuidanceConfig.
   Returns:
-    f32[B, h, w, C];
+    f32[B, h, w, C], strength (z - x) over the number of latent numbers, x the
+      mean of the clean latents that the noises gave;
+    strength, f32[B];
     diagnostics, dict of f32[], means over views and noises: "residual", root
     mean square of e - n; "text", |c - u| / |u - n| of the predictions with
     (c) and without (u) text; "t", timestep.
@@ -132,6 +139,7 @@ def gradient(
       WEIGHTINGS[config.weighting](alpha, sigma), config.weight_cap
   )
   weighted = (_column(weight) * residual).reshape((count,) + latent.shape)
+  strength = jnp.mean((weight * alpha / sigma).reshape(count, size), axis=0)
   text = _norm(conditional - unconditional)
   surprise = jnp.maximum(_norm(unconditional - noise), 1e-12)
   diagnostics = {
@@ -139,7 +147,24 @@ def gradient(
       "text": jnp.mean(text / surprise),
       "t": jnp.mean(t.astype(jnp.float32)),
   }
-  return jnp.mean(weighted, axis=0) / latent.size, diagnostics
+  return jnp.mean(weighted, axis=0) / latent.size, strength, diagnostics
+
+
+def image_gradient(image, latent, gradient, strength, decode):
+  """The gradient of the same mean, taken on images; see the module.
+
+  Args:
+    image: f32[B, H, W, 3], what `latent` encodes.
+    latent: f32[B, h, w, C], as in `gradient`.
+    gradient: f32[B, h, w, C], of `gradient`.
+    strength: f32[B], of `gradient`.
+    decode: f32[B, h, w, C] -> f32[B, H, W, 3]; it is not differentiated.
+  Returns:
+    f32[B, H, W, 3].
+  """
+  strength = _column(strength)
+  clean = latent - gradient * latent.size / jnp.maximum(strength, 1e-12)
+  return strength * (image - decode(clean)) / image.size
 
 
 def _rescale(guided, conditional, noisy, alpha, sigma, share):

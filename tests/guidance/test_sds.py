@@ -43,6 +43,12 @@ def distil(world, answer, *arguments, schedule, config):
 
 def gradient(config, t=0.5, views=2, **changes):
   """sds.gradient of `CLEAN` in every view, times its size; diagnostics."""
+  result, _, diagnostics = everything(config, t, views, **changes)
+  return result, diagnostics
+
+
+def everything(config, t=0.5, views=2, **changes):
+  """As `gradient`, with the strength in between."""
   chosen = {
       "world": WORLD,
       "answer": oracle_lib.denoise,
@@ -52,7 +58,7 @@ def gradient(config, t=0.5, views=2, **changes):
       "empty": KNOWS[1],
       "schedule": SCHEDULE,
   } | changes
-  result, diagnostics = distil(
+  result, strength, diagnostics = distil(
       chosen["world"],
       chosen["answer"],
       KEY,
@@ -65,7 +71,7 @@ def gradient(config, t=0.5, views=2, **changes):
       config=config,
   )
   assert result.shape == chosen["latent"].shape
-  return result * result.size, diagnostics
+  return result * result.size, strength, diagnostics
 
 
 def alpha_sigma(t):
@@ -317,3 +323,47 @@ def test_timesteps_follow_their_schedules_whatever_t_is():
   edge = config_lib.constant(1.0)
   config = config_lib.GuidanceConfig(t_min=edge, t_max=edge)
   assert (timesteps(config) == 999).all()
+
+
+@pytest.mark.parametrize("weighting", ["sds", "x0"])
+def test_images_are_pulled_to_what_the_mean_clean_latent_decodes_to(weighting):
+  # Two noises at different t, with texts that agree with neither image.
+  unsure = jnp.broadcast_to(jnp.log(jnp.array([0.7, 0.3])), (2, 1, 2))
+  config = config_lib.GuidanceConfig(
+      scale=1.0, noise_samples=2, weighting=weighting
+  )
+  result, strength, _ = everything(config, context=unsure)
+  latent = jnp.broadcast_to(CLEAN, (2, *SHAPE))
+  image = random.uniform(random.key(9), (2, 6, 6, 3))
+  seen = []
+
+  def decode(clean):
+    seen.append(clean)
+    return jnp.full((2, 6, 6, 3), 0.25)
+
+  pulled = sds.image_gradient(
+      image, latent, result / result.size, strength, decode
+  )
+  want = strength[:, None, None, None] * (image - 0.25) / image.size
+  np.testing.assert_allclose(pulled, want, rtol=1e-5)
+  np.testing.assert_allclose(
+      latent - seen[0],
+      result / strength[:, None, None, None],
+      rtol=1e-4,
+      atol=1e-5,
+  )
+  if weighting == "x0":
+    np.testing.assert_allclose(strength, 1.0, rtol=1e-5)
+
+
+def test_a_sure_denoiser_decodes_its_image_whatever_the_weights():
+  config = config_lib.GuidanceConfig(scale=1.0, noise_samples=3)
+  result, strength, _ = everything(config)
+  latent = jnp.broadcast_to(CLEAN, (2, *SHAPE))
+  pulled = sds.image_gradient(
+      jnp.zeros((2, *SHAPE)), latent, result / result.size, strength,
+      lambda clean: clean,
+  )
+  target = -pulled * pulled.size / strength[:, None, None, None]
+  for view in target:
+    np.testing.assert_allclose(view, TEXT, rtol=1e-3, atol=1e-3)
