@@ -286,6 +286,8 @@ class GuidanceConfig:
     weighting: w(t), one of `WEIGHTINGS`: "sds" sigma^2, "uniform" 1,
       "fantasia3d" alpha sigma^2, "x0" sigma / alpha (gradient z - x0).
     weight_cap: largest w(t).
+    denoise_steps: steps of DDIM from t to 0 that find the clean latent; one is
+      score distillation proper.
     residual: what the gradient compares, "latent" latents or "image" pixels;
       see guidance/sds.py.
     t_min: schedule of the lowest timestep, as a fraction of the schedule.
@@ -302,6 +304,7 @@ class GuidanceConfig:
   rescale: float = 0.0
   weighting: str = "sds"
   weight_cap: float = math.inf
+  denoise_steps: int = 1
   residual: str = "latent"
   t_min: Schedule = constant(0.02)
   t_max: Schedule = constant(0.98)
@@ -311,7 +314,7 @@ class GuidanceConfig:
   dtype: str = "float32"
 
   def __post_init__(self):
-    _check_at_least(self, 1, "noise_samples")
+    _check_at_least(self, 1, "noise_samples", "denoise_steps")
     _check_choice(self, "weighting", WEIGHTINGS)
     _check_choice(self, "residual", ("latent", "image"))
     for name, low, high in (

@@ -5,6 +5,11 @@ idea e of that noise, the gradient is w(t) (e - n) (Poole et al. 2022, Eq. 3).
 Because e - n = (a_t / s_t) (z - x), where x is the clean latent that e means,
 w = s_t / a_t descends on the distance between z and x.
 
+One look at z_t gives a mean of all that x may be, without the small things.
+With several, x is sampled instead: deterministic steps of DDIM (Song et al.
+2021, Eq. 12) lead from t to 0 (ReconFusion, Wu et al. 2024, section 3.3), and
+e is the noise that lies between z_t and the x that was found.
+
 The same pull can be felt by the image instead: from what is rendered to the
 picture that x decodes to (the second term of HiFA, Zhu et al. 2023, Eq. 9).
 It costs a decoder's forward pass and saves the encoder's backward pass, which
@@ -15,7 +20,10 @@ tokens, E embedding width, T timesteps; a_t and s_t as in
 diffusion/schedule.py.
 """
 
+import functools
+
 import jax
+from jax import lax
 from jax import random
 import jax.numpy as jnp
 
@@ -86,7 +94,7 @@ def gradient(
   """Gradient of a mean over views and latent numbers; see the module.
 
   All views, noises and both branches of classifier-free guidance go through
-  the denoiser in one call, and it is not differentiated.
+  the denoiser in one call per step of DDIM, and it is not differentiated.
 
   Args:
     key: the step's key for guidance.
@@ -105,8 +113,8 @@ def gradient(
       mean of the clean latents that the noises gave;
     strength, f32[B];
     diagnostics, dict of f32[], means over views and noises: "residual", root
-    mean square of e - n; "text", |c - u| / |u - n| of the predictions with
-    (c) and without (u) text; "t", timestep.
+    mean square of e - n; "text", |c - u| / |u - n| of the first predictions
+    with (c) and without (u) text; "t", timestep.
   """
   key_t, key_noise = random.split(key)
   count, size = config.noise_samples, latent.shape[0]
@@ -120,15 +128,14 @@ def gradient(
       jnp.tile(context, (count, 1, 1)),
       jnp.broadcast_to(empty, (count * size, *empty.shape)),
   ])
-  output = denoise(
-      jnp.concatenate([noisy, noisy]), jnp.concatenate([t, t]), both
-  )
-  conditional, unconditional = (
-      schedule_lib.predict_noise(schedule, branch, noisy, t)
-      for branch in jnp.split(output, 2)
-  )
-  guided = guide.classifier_free(conditional, unconditional, config.scale)
+  predict = functools.partial(_predict, denoise, schedule, config.scale, both)
+  conditional, unconditional, guided = predict(noisy, t)
   alpha, sigma = schedule_lib.alpha_sigma(schedule, t)
+  if config.denoise_steps > 1:
+    clean = _sample(
+        predict, schedule, config.denoise_steps, noisy, t, guided
+    )
+    guided = (noisy - _column(alpha) * clean) / _column(sigma)
   if config.rescale:
     guided = _rescale(
         guided, conditional, noisy, _column(alpha), _column(sigma),
@@ -165,6 +172,59 @@ def image_gradient(image, latent, gradient, strength, decode):
   strength = _column(strength)
   clean = latent - gradient * latent.size / jnp.maximum(strength, 1e-12)
   return strength * (image - decode(clean)) / image.size
+
+
+def _predict(denoise, schedule, scale, context, noisy, t):
+  """The noise (with text, without, guided), each f32[B, h, w, C].
+
+  Args:
+    denoise: see `gradient`.
+    schedule: as well.
+    scale: of classifier-free guidance.
+    context: f32[2 B, N, E], texts and then no texts.
+    noisy: f32[B, h, w, C].
+    t: i32[B].
+  """
+  output = denoise(
+      jnp.concatenate([noisy, noisy]), jnp.concatenate([t, t]), context
+  )
+  conditional, unconditional = (
+      schedule_lib.predict_noise(schedule, branch, noisy, t)
+      for branch in jnp.split(output, 2)
+  )
+  guided = guide.classifier_free(conditional, unconditional, scale)
+  return conditional, unconditional, guided
+
+
+def _sample(predict, schedule, steps, noisy, t, guided):
+  """The clean latent at the end of so many steps of DDIM.
+
+  Args:
+    predict: (noisy, t) -> (_, _, guided noise).
+    schedule: diffusion.schedule.NoiseSchedule.
+    steps: equal ones, from t to 0.
+    noisy: f32[B, h, w, C], z_t.
+    t: i32[B].
+    guided: f32[B, h, w, C], the guided noise of z_t: the first step's.
+  Returns:
+    f32[B, h, w, C].
+  """
+
+  def clean(noisy, t, guided):
+    alpha, sigma = schedule_lib.alpha_sigma(schedule, t)
+    return (noisy - _column(sigma) * guided) / _column(alpha)
+
+  def step(number, carry):
+    noisy, guided = carry
+    now, then = (t * (steps - n) // steps for n in (number, number + 1))
+    noisy = schedule_lib.add_noise(
+        schedule, clean(noisy, now, guided), guided, then
+    )
+    return noisy, predict(noisy, then)[2]
+
+  # The last prediction, at t / steps, says what lies at 0.
+  noisy, guided = lax.fori_loop(0, steps - 1, step, (noisy, guided))
+  return clean(noisy, t // steps, guided)
 
 
 def _rescale(guided, conditional, noisy, alpha, sigma, share):

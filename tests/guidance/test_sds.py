@@ -367,3 +367,55 @@ def test_a_sure_denoiser_decodes_its_image_whatever_the_weights():
   target = -pulled * pulled.size / strength[:, None, None, None]
   for view in target:
     np.testing.assert_allclose(view, TEXT, rtol=1e-3, atol=1e-3)
+
+
+def test_steps_of_ddim_follow_a_straight_line_to_a_sure_image():
+  # Whatever the path, a denoiser that knows one image ends there.
+  config = config_lib.GuidanceConfig(
+      scale=1.0, weighting="x0", denoise_steps=4, noise_samples=2
+  )
+  result, _ = gradient(config)
+  for view in result:
+    np.testing.assert_allclose(view, CLEAN - TEXT, rtol=1e-3, atol=1e-3)
+
+
+def test_many_steps_decide_where_one_step_hesitates():
+  # Two images far apart, equally likely: from nearly pure noise one look sees
+  # their mean, and a path ends at one of them.
+  doubtful = jnp.zeros((1, 1, 2))
+  distance = lambda steps: _distance_to_an_image(
+      one_time(weighting="x0", denoise_steps=steps), doubtful
+  )
+  apart = float(jnp.linalg.norm(TEXT - EMPTY))
+  assert distance(1) > 0.1 * apart
+  assert distance(16) < 0.02 * apart
+
+
+def _distance_to_an_image(config, context):
+  views = 4
+  result, _ = gradient(
+      config,
+      0.95,
+      views=views,
+      context=jnp.broadcast_to(context, (views, 1, 2)),
+      empty=context[0],
+      latent=jnp.zeros((views, *SHAPE)),
+  )
+  distance = jnp.stack([
+      jnp.linalg.norm((-result - image).reshape(views, -1), axis=-1)
+      for image in (TEXT, EMPTY)
+  ])
+  return float(distance.min(0).mean())
+
+
+def test_every_step_sees_the_times_of_ddim():
+  seen = []
+
+  def denoise(world, noisy, t, context):
+    jax.debug.callback(lambda t: seen.append(int(t[0])), t)
+    return oracle_lib.denoise(world, noisy, t, context)
+
+  result, _ = gradient(one_time(denoise_steps=4), 0.8, answer=denoise)
+  jax.block_until_ready(result)
+  jax.effects_barrier()
+  assert sorted(seen, reverse=True) == [800, 600, 400, 200]
