@@ -62,6 +62,9 @@ MALFORMED = {
     "wrong span": pack({"a": entry((3,), (0, 8))}, bytes(8)),
     "span past the end": pack({"a": entry()}, bytes(4)),
     "a terabyte": pack({"a": entry((2**38,), (0, 2**40))}, bytes(8)),
+    "empty but endless": pack({"a": entry((0, 2**70), (0, 0))}),
+    "too many sides": pack({"a": entry((1,) * 100, (0, 4))}, bytes(4)),
+    "endless number": pack(b'{"a": ' + b"1" * 5000 + b"}"),
     "overlap": pack(
         {"a": entry(), "b": entry((2,), (4, 12))}, bytes(12)
     ),
@@ -80,6 +83,22 @@ def test_a_malformed_file_is_one_clear_error(content, tmp_path):
   path.write_bytes(content)
   with pytest.raises(tensors.WeightsError, match="bad.safetensors"):
     tensors.read(path)
+
+
+def test_notes_of_the_writer_are_read(tmp_path):
+  path = tmp_path / "a.safetensors"
+  path.write_bytes(pack({"__metadata__": {"a": "b"}}))
+  assert tensors.read_metadata(path) == {"a": "b"}
+  path.write_bytes(pack({}))
+  assert tensors.read_metadata(path) == {}
+
+
+@pytest.mark.parametrize("notes", [[], {"a": 1}, None])
+def test_notes_that_are_no_texts_are_one_clear_error(notes, tmp_path):
+  path = tmp_path / "a.safetensors"
+  path.write_bytes(pack({"__metadata__": notes}))
+  with pytest.raises(tensors.WeightsError, match="not a dict of texts"):
+    tensors.read_metadata(path)
 
 
 def test_a_missing_file_is_one_clear_error(tmp_path):
@@ -175,7 +194,9 @@ def test_a_folder_without_tensors_is_one_clear_error(tmp_path):
     tensors.read_component(tmp_path, "m")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "\x00"])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "\x00", "[" * 100_000, '{"a": ' + "1" * 5000 + "}"]
+)
 def test_json_that_is_no_object_is_one_clear_error(content, tmp_path):
   (tmp_path / "a.json").write_text(content)
   with pytest.raises(tensors.WeightsError, match="JSON"):
