@@ -95,7 +95,7 @@ def from_checkpoint(
     WeightsError: a key is missing or unknown, a shape or type is wrong, or a
       value is not finite.
   """
-  arrays = _today(arrays, source)
+  arrays = today(arrays, source)
   wanted = {checkpoint_key(path) for path in flatten(shapes)}
   for names, fault in (
       (wanted - arrays.keys(), "missing"),
@@ -104,7 +104,7 @@ def from_checkpoint(
     if names:
       raise tensors.WeightsError(
           f"{source}: {len(names)} tensors are {fault}, first"
-          f" {min(names)!r}; config.json and weights are not of one model."
+          f" {min(names)!r}; config and weights are not of one model."
       )
 
   def convert(path, shape):
@@ -116,7 +116,7 @@ def from_checkpoint(
     want = _outputs_first(path, np.broadcast_to(False, shape.shape)).shape
     if _without_pixel(array.shape) != _without_pixel(want):
       raise tensors.WeightsError(
-          f"{source}: {name} is {array.shape}, config.json wants {want}."
+          f"{source}: {name} is {array.shape}, the config wants {want}."
       )
     array = _outputs_last(path, array.reshape(want))
     small = path[-1] in ("scale", "bias") or path[0].startswith("time_")
@@ -132,8 +132,14 @@ def from_checkpoint(
   return jax.tree_util.tree_map_with_path(convert, shapes)
 
 
-def _today(arrays, source):
-  """The arrays under the names that current libraries write."""
+def today(
+    arrays: dict[str, np.ndarray], source: str
+) -> dict[str, np.ndarray]:
+  """The arrays under the names that current libraries write.
+
+  Raises:
+    WeightsError: a tensor is there under an old and a new name.
+  """
   renamed = {}
   for name, array in arrays.items():
     name = name.removeprefix("text_model.")
