@@ -143,12 +143,14 @@ def _delta(path, given, shape, noted):
         f"{path}: {name!r} lacks its other half; want up and down."
     )
   down, up = given["down"], given["up"]
-  alpha = given.get("alpha", np.float32(len(down) if noted is None else noted))
+  rank = down.shape[0] if down.ndim else 0
+  alpha = given.get("alpha", np.float32(rank if noted is None else noted))
   fits = (
-      down.ndim in (2, 4)
+      rank > 0
+      and down.ndim in (2, 4)
       and up.ndim in (2, 4)
       and up.shape[2:] in ((), (1, 1))
-      and up.shape[1] == down.shape[0] > 0
+      and up.shape[1] == rank
       and keys.without_pixel((len(up), *down.shape[1:]))
       == keys.without_pixel(shape)
       and alpha.size == 1
@@ -158,8 +160,8 @@ def _delta(path, given, shape, noted):
         f"{path}: {name!r} has down {down.shape}, up {up.shape} and alpha"
         f" {alpha.shape} for a weight {shape}; the LoRA is for another model."
     )
-  product = up.reshape(up.shape[:2]) @ down.reshape(len(down), -1)
-  return (alpha.reshape(()) / len(down) * product).reshape(shape)
+  product = up.reshape(up.shape[:2]) @ down.reshape(rank, -1)
+  return (alpha.reshape(()) / rank * product).reshape(shape)
 
 
 def _noted_alphas(path) -> dict[str, Any]:

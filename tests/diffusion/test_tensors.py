@@ -5,6 +5,8 @@ import pickle
 import struct
 import zipfile
 
+import hypothesis
+from hypothesis import strategies
 import ml_dtypes
 import numpy as np
 import pytest
@@ -216,5 +218,68 @@ def test_no_mutation_of_a_file_ends_in_another_error(tmp_path):
     try:
       for array in tensors.read(path).values():
         array.copy()
+    except tensors.WeightsError:
+      pass
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+  return tmp_path_factory.mktemp("fuzz") / "m.safetensors"
+
+
+PATIENT = hypothesis.settings(
+    deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+"""For machines that are busy with something else."""
+
+NUMBERS = strategies.one_of(
+    strategies.integers(-2, 9), strategies.sampled_from([2**31, 2**63, 2**64])
+)
+ENTRIES = strategies.fixed_dictionaries({
+    "dtype": strategies.sampled_from([*tensors.DTYPES, "F8", 3]),
+    "shape": strategies.lists(NUMBERS, max_size=4),
+    "data_offsets": strategies.lists(NUMBERS, min_size=1, max_size=3),
+})
+ANYTHING = strategies.recursive(
+    strategies.one_of(
+        strategies.none(),
+        strategies.booleans(),
+        strategies.floats(),
+        strategies.text(max_size=3),
+        NUMBERS,
+    ),
+    lambda inner: strategies.one_of(
+        strategies.lists(inner, max_size=3),
+        strategies.dictionaries(
+            strategies.sampled_from(["dtype", "shape", "data_offsets", "x"]),
+            inner,
+        ),
+    ),
+    max_leaves=5,
+)
+HEADERS = strategies.dictionaries(
+    strategies.sampled_from(["a", "b", "", "__metadata__"]),
+    strategies.one_of(ENTRIES, ANYTHING),
+)
+
+
+@PATIENT
+@hypothesis.given(HEADERS, strategies.binary(max_size=16))
+def test_no_header_ends_in_another_error(file, header, data):
+  file.write_bytes(pack(header, data))
+  for read in (tensors.read, tensors.read_metadata):
+    try:
+      read(file)
+    except tensors.WeightsError:
+      pass
+
+
+@PATIENT
+@hypothesis.given(strategies.binary(max_size=64))
+def test_no_bytes_end_in_another_error(file, data):
+  for content in (data, pack(data)):
+    file.write_bytes(content)
+    try:
+      tensors.read(file)
     except tensors.WeightsError:
       pass
