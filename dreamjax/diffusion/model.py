@@ -6,10 +6,12 @@ are float32: the casts stand here.
 """
 
 import dataclasses
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dreamjax.diffusion import clip
 from dreamjax.diffusion import schedule as schedule_lib
@@ -181,3 +183,25 @@ class StableDiffusion(NamedTuple):
   params: dict[str, Any]
   schedule: schedule_lib.NoiseSchedule
   tokenizer: text.Tokenizer
+
+
+class Parts(NamedTuple):
+  """What a model's folder or file holds, read but not yet put together.
+
+  Attributes:
+    text_encoder: shape of the text tower.
+    vae: shape of the autoencoder.
+    unet: shape of the denoiser.
+    schedule: the noise schedule.
+    arrays: by component, tensors under their checkpoint keys.
+    tokenizer: the tokenizer's folder.
+    padding: id that fills short texts, or None for the tokenizer's own.
+  """
+
+  text_encoder: clip.CLIPConfig
+  vae: vae.VAEConfig
+  unet: unet.UNetConfig
+  schedule: schedule_lib.ScheduleConfig
+  arrays: dict[str, dict[str, np.ndarray]]
+  tokenizer: pathlib.Path
+  padding: int | None = None

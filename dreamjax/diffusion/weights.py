@@ -1,16 +1,22 @@
-"""Model folders in diffusers format, read and written."""
+"""Models read from where they are, and written in diffusers format."""
 
+from collections.abc import Sequence
 import dataclasses
 import json
 import pathlib
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from dreamjax.diffusion import clip
+from dreamjax.diffusion import embedding
+from dreamjax.diffusion import hub
 from dreamjax.diffusion import keys
+from dreamjax.diffusion import lora
 from dreamjax.diffusion import model as model_lib
 from dreamjax.diffusion import schedule
+from dreamjax.diffusion import single_file
 from dreamjax.diffusion import tensors
 from dreamjax.diffusion import text
 from dreamjax.diffusion import unet
@@ -33,65 +39,130 @@ CLASSES = {
 """What model_index.json calls the parts."""
 
 
+def locate(name: str | pathlib.Path) -> tuple[pathlib.Path, ...]:
+  """Where a model is: its folder, or its file and its tokenizer's folder.
+
+  A name such as owner/model that is no path here is looked up on the Hugging
+  Face hub, and what is not on this machine yet is downloaded.
+
+  Raises:
+    WeightsError: it cannot be had. Whether it is usable, `load` says.
+  """
+  path = pathlib.Path(name)
+  if path.suffix == ".safetensors" and path.is_file():
+    return path, single_file.tokenizer_folder(path)
+  is_file_name = path.suffix in (".safetensors", *tensors.PICKLES)
+  if hub.NAME.fullmatch(str(name)) and not (path.exists() or is_file_name):
+    return (hub.model(str(name), STEMS),)
+  return (path,)
+
+
 def load(
-    folder: str | pathlib.Path, dtype: Any = "float32"
+    name: str | pathlib.Path,
+    dtype: Any = "float32",
+    prediction: str | None = None,
+    loras: Sequence[tuple[str | pathlib.Path, float]] = (),
+    embeddings: Sequence[str | pathlib.Path] = (),
 ) -> model_lib.StableDiffusion:
-  """Opens a Stable Diffusion 1.x or 2.x folder in diffusers format.
+  """Opens a Stable Diffusion 1.x or 2.x.
 
   Args:
-    folder: it holds model_index.json; nothing is downloaded and no pickle is
+    name: folder in diffusers format (it holds model_index.json), safetensors
+      file in the original layout, or name on the Hugging Face hub; no pickle is
       opened.
     dtype: of the arithmetic and of the large parameters.
+    prediction: one of schedule.PREDICTIONS, what the UNet of a file predicts;
+      None takes what the folder says, or epsilon for a file of 1.x.
+    loras: LoRA files and their scales, merged into the weights.
+    embeddings: textual inversion files, whose words the tokenizer then knows.
   Returns:
     The model; parameters on the default device.
   Raises:
     WeightsError: the folder, a file or a value in it is not usable.
   """
-  folder = pathlib.Path(folder)
-  _require_folder(folder)
+  path, *rest = locate(name)
   try:
-    model = model_lib.Model(
-        clip.read_config(
-            tensors.read_json(folder / "text_encoder" / "config.json")
-        ),
-        vae.read_config(tensors.read_json(folder / "vae" / "config.json")),
-        unet.read_config(tensors.read_json(folder / "unet" / "config.json")),
-        dtype,
-    )
-    noise = schedule.make(
-        schedule.read_config(
-            tensors.read_json(folder / "scheduler" / "scheduler_config.json")
-        )
-    )
+    if rest:
+      parts = single_file.read(path, *rest, prediction)
+    elif prediction is None:
+      parts = _read_folder(path)
+    else:
+      raise ValueError("the folder says itself what its UNet predicts.")
+    model = model_lib.Model(parts.text_encoder, parts.vae, parts.unet, dtype)
+    shapes = model.shapes()
+    noise = schedule.make(parts.schedule)
   except tensors.WeightsError:
     raise
   except (TypeError, ValueError) as error:
-    raise tensors.WeightsError(f"{folder}: {error}") from error
+    raise tensors.WeightsError(f"{path}: {error}") from error
+  words, vectors = embedding.read(embeddings, model.text_encoder.hidden_size)
   tokenizer = text.Tokenizer(
-      folder / "tokenizer", model.text_encoder.max_position_embeddings
+      parts.tokenizer,
+      model.text_encoder.max_position_embeddings,
+      parts.padding,
+      words,
   )
-  if tokenizer.size > model.text_encoder.vocab_size:
+  known = tokenizer.size - len(words)
+  if known > model.text_encoder.vocab_size:
     raise tensors.WeightsError(
-        f"{folder}: the tokenizer has {tokenizer.size} ids, the text encoder"
+        f"{path}: the tokenizer has {known} ids, the text encoder"
         f" {model.text_encoder.vocab_size}; they are not of one model."
     )
+  arrays = parts.arrays
+  for lora_path, scale in loras:
+    arrays = lora.merge(arrays, lora_path, scale)
   params = {
-      name: keys.from_checkpoint(
-          tensors.read_component(folder / name, STEMS[name]),
-          shapes,
-          str(folder / name),
+      component: keys.from_checkpoint(
+          arrays[component],
+          shapes[component],
+          f"{path}: {component}",
           model.dtype,
       )
-      for name, shapes in model.shapes().items()
+      for component in model_lib.COMPONENTS
   }
+  if words:
+    model, params = _with_vectors(model, params, known, vectors)
   return model_lib.StableDiffusion(model, params, noise, tokenizer)
+
+
+def _read_folder(folder):
+  _require_folder(folder)
+  read_config = lambda part, file="config.json": tensors.read_json(
+      folder / part / file
+  )
+  return model_lib.Parts(
+      clip.read_config(read_config("text_encoder")),
+      vae.read_config(read_config("vae")),
+      unet.read_config(read_config("unet")),
+      schedule.read_config(read_config("scheduler", "scheduler_config.json")),
+      {
+          name: keys.today(
+              tensors.read_component(folder / name, stem), str(folder / name)
+          )
+          for name, stem in STEMS.items()
+      },
+      folder / "tokenizer",
+  )
+
+
+def _with_vectors(model, params, known, vectors):
+  """Model and parameters whose ids from `known` on have these vectors."""
+  name = "embeddings.token_embedding"
+  table = params["text_encoder"][name]["embedding"]
+  table = jnp.concatenate([table[:known], jnp.asarray(vectors, table.dtype)])
+  tower = params["text_encoder"] | {name: {"embedding": table}}
+  config = dataclasses.replace(model.text_encoder, vocab_size=len(table))
+  return (
+      dataclasses.replace(model, text_encoder=config),
+      params | {"text_encoder": tower},
+  )
 
 
 def _require_folder(folder):
   advice = (
-      "want a Stable Diffusion 1.x or 2.x folder in diffusers format, the one"
-      " with model_index.json (hf download <name> --local-dir <folder> makes"
-      " one)."
+      "want a Stable Diffusion 1.x or 2.x: a folder in diffusers format, the"
+      " one with model_index.json (hf download <name> --local-dir <folder>"
+      " makes one), or a .safetensors file."
   )
   if folder.suffix in tensors.PICKLES:
     raise tensors.WeightsError(f"{folder}: a pickle. {tensors.SAFE_WAY}")
