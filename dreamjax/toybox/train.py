@@ -36,7 +36,7 @@ from dreamjax.toybox import training
 from dreamjax.toybox import words
 
 # Parts of the config that the renderings depend on.
-_SEEN = ("camera", "shading", "prompt", "background")
+_SEEN = ("camera", "shading", "background")
 # Each picture is encoded with as many colours and backgrounds.
 _PAINTS = 4
 # Of 1024 pictures those that a sheet of the autoencoder shows.
@@ -136,7 +136,14 @@ def _seen(config) -> dict[str, Any]:
   """What the renderings depend on of a config, as a JSON tree."""
   tree = config_io.to_dict(config)
   seen = {name: tree[name] for name in _SEEN}
-  return seen | {"render": {"resolution": config.render.resolution}}
+  prompt = tree["prompt"]
+  return seen | {
+      "render": {"resolution": config.render.resolution},
+      "prompt": {
+          name: prompt[name]
+          for name in ("views", "overhead", "overhead_degrees")
+      },
+  }
 
 
 def _tokenizer(folder):
