@@ -7,13 +7,13 @@ w = s_t / a_t descends on the distance between z and x.
 
 One look at z_t gives a mean of all that x may be, without the small things.
 With several, x is sampled instead: deterministic steps of DDIM (Song et al.
-2021, Eq. 12) lead from t to 0 (ReconFusion, Wu et al. 2024, section 3.3), and
-e is the noise that lies between z_t and the x that was found.
+2021, Eq. 12) lead from t to 0 (as in ReconFusion, Wu et al. 2024), and e is
+the noise that lies between z_t and the x that was found.
 
 The same pull can be felt by the image instead: from what is rendered to the
-picture that x decodes to (the second term of HiFA, Zhu et al. 2023, Eq. 9).
-It costs a decoder's forward pass and saves the encoder's backward pass, which
-is what makes latent gradients rough.
+picture that x decodes to (the image-space term of HiFA, Zhu and Zhuang 2023).
+It costs a decoder's forward pass and saves the encoder's backward pass. What
+the autoencoder does not give back as it got it pulls too, most where t is low.
 
 Notation: B views, K noises per view, h w latent pixels, C latent channels, N
 tokens, E embedding width, T timesteps; a_t and s_t as in
@@ -128,7 +128,7 @@ def gradient(
       jnp.tile(context, (count, 1, 1)),
       jnp.broadcast_to(empty, (count * size, *empty.shape)),
   ])
-  predict = functools.partial(_predict, denoise, schedule, config.scale, both)
+  predict = functools.partial(_predict, denoise, schedule, config, both)
   conditional, unconditional, guided = predict(noisy, t)
   alpha, sigma = schedule_lib.alpha_sigma(schedule, t)
   if config.denoise_steps > 1:
@@ -136,11 +136,6 @@ def gradient(
         predict, schedule, config.denoise_steps, noisy, t, guided
     )
     guided = (noisy - _column(alpha) * clean) / _column(sigma)
-  if config.rescale:
-    guided = _rescale(
-        guided, conditional, noisy, _column(alpha), _column(sigma),
-        config.rescale,
-    )
   residual = guided - noise
   weight = jnp.minimum(
       WEIGHTINGS[config.weighting](alpha, sigma), config.weight_cap
@@ -174,13 +169,13 @@ def image_gradient(image, latent, gradient, strength, decode):
   return strength * (image - decode(clean)) / image.size
 
 
-def _predict(denoise, schedule, scale, context, noisy, t):
+def _predict(denoise, schedule, config, context, noisy, t):
   """The noise (with text, without, guided), each f32[B, h, w, C].
 
   Args:
     denoise: see `gradient`.
     schedule: as well.
-    scale: of classifier-free guidance.
+    config: as well.
     context: f32[2 B, N, E], texts and then no texts.
     noisy: f32[B, h, w, C].
     t: i32[B].
@@ -192,7 +187,12 @@ def _predict(denoise, schedule, scale, context, noisy, t):
       schedule_lib.predict_noise(schedule, branch, noisy, t)
       for branch in jnp.split(output, 2)
   )
-  guided = guide.classifier_free(conditional, unconditional, scale)
+  guided = guide.classifier_free(conditional, unconditional, config.scale)
+  if config.rescale:
+    alpha, sigma = map(_column, schedule_lib.alpha_sigma(schedule, t))
+    guided = _rescale(
+        guided, conditional, noisy, alpha, sigma, config.rescale
+    )
   return conditional, unconditional, guided
 
 

@@ -154,9 +154,11 @@ def test_each_view_follows_its_own_text():
   np.testing.assert_allclose(result[1], CLEAN - EMPTY, atol=1e-4)
 
 
-@pytest.mark.parametrize("share", [0.5, 1.0])
-def test_rescale_takes_back_the_spread_of_the_guided_image(share):
-  config = one_time(scale=20.0, weighting="x0", rescale=share)
+@pytest.mark.parametrize("share, steps", [(0.5, 1), (1.0, 1), (1.0, 3)])
+def test_rescale_takes_back_the_spread_of_the_guided_image(share, steps):
+  config = one_time(
+      scale=20.0, weighting="x0", rescale=share, denoise_steps=steps
+  )
   result, _ = gradient(config, 0.7)
   guided = EMPTY + 20.0 * (TEXT - EMPTY)
   ratio = jnp.std(TEXT) / jnp.std(guided)
