@@ -223,11 +223,16 @@ def test_a_run_makes_the_object_that_the_denoiser_knows(whole):
   assert found == ["00000040", "00000060"]
 
 
-def test_images_teach_too(tmp_path):
+def test_images_teach_too(whole, tmp_path):
   guidance = dataclasses.replace(CONFIG.guidance, residual="image")
   state = fit(tmp_path, dataclasses.replace(CONFIG, guidance=guidance))
   assert_is_ball(state)
   assert state.skipped == 0
+  # The encoder doubles differences, and doubles the way back.
+  first, other = metrics(tmp_path)[0], metrics(whole[0])[0]
+  np.testing.assert_allclose(
+      4 * first["gradient"], other["gradient"], rtol=1e-3
+  )
 
 
 def test_a_stopped_run_goes_on_bit_by_bit(whole, tmp_path):
