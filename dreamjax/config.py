@@ -286,6 +286,10 @@ class GuidanceConfig:
     weighting: w(t), one of `WEIGHTINGS`: "sds" sigma^2, "uniform" 1,
       "fantasia3d" alpha sigma^2, "x0" sigma / alpha (gradient z - x0).
     weight_cap: largest w(t).
+    denoise_steps: steps of DDIM from t to 0 that find the clean latent; one is
+      score distillation proper.
+    residual: what the gradient compares, "latent" latents or "image" pixels;
+      see guidance/sds.py.
     t_min: schedule of the lowest timestep, as a fraction of the schedule.
     t_max: schedule of the highest one; equal to t_min for annealing without
       chance.
@@ -293,9 +297,9 @@ class GuidanceConfig:
     noise_samples: noises per view, stratified in t and averaged.
     image_size: side that views are resized to before the encoder; 0 takes
       the size that the model was made for.
-    views_per_call: views that a device sends through encoder and UNet at a
-      time, at most; 0 for all at once. Any other number saves memory, and
-      encodes every view a second time in the backward pass.
+    views_per_call: views that a device sends through the prior's networks at a
+      time, at most; 0 for all at once. Any other number saves memory; with
+      residuals of latents it encodes every view a second time.
     dtype: the model's arithmetic, "float32" or "bfloat16".
   """
 
@@ -303,6 +307,8 @@ class GuidanceConfig:
   rescale: float = 0.0
   weighting: str = "sds"
   weight_cap: float = math.inf
+  denoise_steps: int = 1
+  residual: str = "latent"
   t_min: Schedule = constant(0.02)
   t_max: Schedule = constant(0.98)
   share_t: bool = False
@@ -312,9 +318,10 @@ class GuidanceConfig:
   dtype: str = "float32"
 
   def __post_init__(self):
-    _check_at_least(self, 1, "noise_samples")
+    _check_at_least(self, 1, "noise_samples", "denoise_steps")
     _check_at_least(self, 0, "views_per_call")
     _check_choice(self, "weighting", WEIGHTINGS)
+    _check_choice(self, "residual", ("latent", "image"))
     for name, low, high in (
         ("start", self.t_min.start, self.t_max.start),
         ("end", self.t_min.end, self.t_max.end),

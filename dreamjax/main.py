@@ -96,7 +96,7 @@ class Signals:
 
 
 def _weights(options: options_lib.Options, texts: Sequence[str]) -> str:
-  """The weights folder; a prompt that the toybox cannot know is refused."""
+  """Where the weights are; a prompt that the toybox cannot know is refused."""
   if options.flags.weights != "toybox":
     return options.flags.weights
   from dreamjax import toybox
@@ -104,6 +104,37 @@ def _weights(options: options_lib.Options, texts: Sequence[str]) -> str:
   for text in texts:
     toybox.check_words(text)
   return str(toybox.WEIGHTS)
+
+
+def _load(options: options_lib.Options, name: str | pathlib.Path, dtype: str):
+  """The weights with all that the flags add to them."""
+  from dreamjax.diffusion import weights
+
+  return weights.load(
+      name,
+      dtype,
+      options.flags.prediction,
+      options.loras(),
+      options.flags.embedding,
+  )
+
+
+def _additions(options: options_lib.Options) -> tuple[str, ...]:
+  """What the flags add to the weights, as the run's record names it."""
+  from dreamjax import checkpoint
+
+  digest = lambda path: checkpoint.sha256(pathlib.Path(path))
+  lines = [
+      f"lora at {scale:g}: {digest(path)} ({pathlib.Path(path).name})"
+      for path, scale in options.loras()
+  ]
+  lines += [
+      f"embedding: {digest(path)} ({pathlib.Path(path).name})"
+      for path in options.flags.embedding
+  ]
+  if options.flags.prediction:
+    lines.append(f"prediction: {options.flags.prediction}")
+  return tuple(lines)
 
 
 def _fit(options: options_lib.Options) -> int:
@@ -118,9 +149,14 @@ def _fit(options: options_lib.Options) -> int:
       where = parallel.layout(
           len(texts), config.train.views, options.flags.devices
       )
-      source = _weights(options, texts)
-      fingerprint = workdir.fingerprint(source)
-      run = workdir.Run(config, texts, options.flags.seed, fingerprint)
+      places = weights.locate(_weights(options, texts))
+      run = workdir.Run(
+          config,
+          texts,
+          options.flags.seed,
+          workdir.fingerprint(*places),
+          _additions(options),
+      )
       store = stack.enter_context(
           workdir.open_for(run, folder, options.flags.restore)
       )
@@ -129,7 +165,7 @@ def _fit(options: options_lib.Options) -> int:
         with _shortage(folder):
           with _refusals():
             prior = train.prepare(
-                run, weights.load(source, config.guidance.dtype)
+                run, _load(options, places[0], config.guidance.dtype)
             )
           state = train.fit(
               run, prior, store, where, folder, lambda: signals.received > 0
@@ -221,10 +257,10 @@ def _sample(options: options_lib.Options) -> int:
   """Draws one image per prompt."""
   with _refusals():
     config, texts = options.config(), options.prompts()
-    from dreamjax.diffusion import sample, weights
+    from dreamjax.diffusion import sample
     from dreamjax.outputs import images
 
-    pipeline = weights.load(_weights(options, texts), config.guidance.dtype)
+    pipeline = _load(options, _weights(options, texts), config.guidance.dtype)
   negative = config.prompt.negative
   drawn = sample.draw(
       pipeline, texts, negative=negative, seed=options.flags.seed
@@ -250,7 +286,7 @@ def _plan(options: options_lib.Options) -> int:
         len(options.prompts()) if many else 1, config.train.views, flags.devices
     )
     model, noise = weights.read_model(
-        _weights(options, ()), config.guidance.dtype
+        _weights(options, ()), config.guidance.dtype, flags.prediction
     )
     fits = plan.report(config, model, noise, where, flags.memory_gb)
   return OK if fits else TOO_LARGE
@@ -261,9 +297,8 @@ def _profile(options: options_lib.Options) -> int:
   with _refusals():
     config = options.config()
     from dreamjax import profiling
-    from dreamjax.diffusion import weights
 
-    pipeline = weights.load(_weights(options, ()), config.guidance.dtype)
+    pipeline = _load(options, _weights(options, ()), config.guidance.dtype)
     table = profiling.report(config, pipeline, options.flags.trace)
   print(table)
   return OK

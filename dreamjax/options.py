@@ -1,5 +1,6 @@
 """The words of a command line: verb, flags, and the config's overrides."""
 
+import math
 import os
 import pathlib
 from typing import NamedTuple, Sequence
@@ -71,6 +72,20 @@ class Options(NamedTuple):
       return tuple(prompts.read_file(file))
     return (prompts.clean(_decoded(one)),)
 
+  def loras(self) -> list[tuple[str, float]]:
+    """Path and scale of each LoRA."""
+    loras = []
+    for text in self.flags.lora:
+      path, colon, scale = text.rpartition(":")
+      try:
+        lora = (path, float(scale)) if colon else (text, 1.0)
+      except ValueError:
+        lora = (text, 1.0)  # The colon belongs to the name.
+      if not lora[0] or not math.isfinite(lora[1]):
+        raise InputError(f"--lora={text}: want FILE or FILE:SCALE.")
+      loras.append(lora)
+    return loras
+
   def workdir(self) -> pathlib.Path:
     """The folder of the run."""
     if not self.flags.workdir:
@@ -103,8 +118,32 @@ def _flag_values() -> flags.FlagValues:
   text(
       "weights",
       "toybox",
-      "Folder of a Stable Diffusion 1.x or 2.x in diffusers format, or"
-      " `toybox`, the prior that comes with dreamjax.",
+      "A Stable Diffusion 1.x or 2.x: a folder in diffusers format, a"
+      " .safetensors file in the original layout, or a name on the Hugging Face"
+      " hub (owner/model). Or `toybox`, the prior that comes with dreamjax.",
+  )
+  flags.DEFINE_enum(
+      "prediction",
+      None,
+      ["epsilon", "v_prediction"],
+      "What the UNet of a single file predicts. Must be said for 2.x, whose"
+      " files do not tell: `epsilon` for its base models, `v_prediction` for"
+      " the others. 1.x is taken for `epsilon`; a folder tells itself.",
+      flag_values=values,
+  )
+  flags.DEFINE_multi_string(
+      "lora",
+      [],
+      "FILE or FILE:SCALE of a LoRA to merge into the weights (.safetensors of"
+      " diffusers, PEFT or kohya's scripts). May be repeated.",
+      flag_values=values,
+  )
+  flags.DEFINE_multi_string(
+      "embedding",
+      [],
+      "File of a textual inversion (.safetensors): its word can be used in the"
+      " prompt. May be repeated.",
+      flag_values=values,
   )
   text(
       "restore",

@@ -206,9 +206,15 @@ def encoder_share(config, model, schedule, where) -> float:
   """
   # XLA counts what stands in a loop once.
   config = _replace(config, "guidance", "views_per_call", 0)
-  step = _lower(config, model, schedule, where).cost_analysis()["flops"]
-  side = config.render.resolution
-  image = jax.ShapeDtypeStruct((where.views_per_device, side, side, 3), "f4")
+
+  def flops(denoise_steps):
+    changed = _replace(config, "guidance", "denoise_steps", denoise_steps)
+    return _lower(changed, model, schedule, where).cost_analysis()["flops"]
+
+  one, steps = flops(1), config.guidance.denoise_steps
+  step = one + (steps - 1) * (flops(2) - one)
+  size = config.guidance.image_size or model.image_size
+  image = jax.ShapeDtypeStruct((where.views_per_device, size, size, 3), "f4")
   shared = _shapes(config, model, schedule)[2]
   encode = jax.jit(step_lib.encode, static_argnums=(0, 1)).lower(
       config.guidance, model, shared.params, image

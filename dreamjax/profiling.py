@@ -4,6 +4,7 @@ The parts of a step are compiled and timed one by one, on the shapes of a run.
 """
 
 import contextlib
+import functools
 import statistics
 import time
 from typing import NamedTuple
@@ -111,7 +112,7 @@ def measure(config, pipeline, trace=None) -> list[Row]:
   )
   prompt = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), prompt)
   shared = shared._replace(
-      params=model.distillation_params(pipeline.params),
+      params=step_lib.needed(config.guidance, model, pipeline.params),
       schedule=pipeline.schedule,
       key=random.key_data(random.key(0)),
       first=jnp.int32(first),
@@ -166,11 +167,11 @@ def _parts(
   noises = config.guidance.noise_samples
   rows = []
 
-  def timed(name, function, *arguments, every=1):
+  def timed(name, function, *arguments, calls=1):
     compiled = jax.jit(function).lower(*arguments).compile()
     result = jax.block_until_ready(compiled(*arguments))
     took = statistics.median(_times(compiled, arguments))
-    rows.append(_row(name, compiled, 1e3 * took / every, every))
+    rows.append(_row(name, compiled, 1e3 * took * calls, calls))
     return result
 
   def render(scene, drawn, mask, progress):
@@ -180,15 +181,15 @@ def _parts(
       images, penalty, _ = views.look(
           config, field, scene, drawn, mask, progress, with_normals
       )
-      return images.color, penalty
+      return step_lib.resize(config.guidance, model, images.color), penalty
 
     return jax.vjp(look, scene)
 
-  def encode(params, color):
-    return jax.vjp(
-        lambda color: step_lib.encode(config.guidance, model, params, color),
-        color,
-    )
+  def encode(params, image):
+    return step_lib.encode(config.guidance, model, params, image)
+
+  def decode(params, latent):
+    return step_lib.decode(config.guidance, model, params, latent)
 
   def denoise(params, *batch):
     return step_lib.denoiser(config.guidance, model, params)(*batch)
@@ -202,23 +203,35 @@ def _parts(
     return step_lib.look_around(key, config, scene, grid, progress)
 
   pull_back = lambda pull, cotangent: pull(cotangent)
-  (color, penalty), pull_scene = timed(
+  (image, penalty), pull_scene = timed(
       "render, forward", render, state.params, drawn, state.occupancy.mask,
       progress,
   )
-  latent, pull_image = timed("encoder, forward", encode, params, color)
+  if config.guidance.residual == "image":
+    latent = timed("encoder", encode, params, image)
+    slope = timed("decoder", decode, params, latent)
+  else:
+    latent, pull_image = timed(
+        "encoder, forward",
+        lambda params, image: jax.vjp(functools.partial(encode, params), image),
+        params, image,
+    )
+    (slope,) = timed("encoder, backward", pull_back, pull_image, latent)
   noisy = jnp.concatenate([latent] * (2 * noises))
   text = jnp.broadcast_to(prompt.empty, (len(noisy), *prompt.empty.shape))
   t = jnp.full(len(noisy), 500, jnp.int32)
-  timed("UNet", denoise, params, noisy, t, text)
-  (slope,) = timed("encoder, backward", pull_back, pull_image, latent)
+  steps = config.guidance.denoise_steps
+  timed(
+      "UNet" if steps == 1 else f"UNet, {steps} times", denoise, params, noisy,
+      t, text, calls=steps,
+  )
   (gradient,) = timed(
       "render, backward", pull_back, pull_scene, (slope, penalty)
   )
   timed("optimiser", advance, state, gradient, progress)
   timed(
       f"occupancy, 1 in {count}", look_around, key, state.params,
-      state.occupancy, progress, every=count,
+      state.occupancy, progress, calls=1 / count,
   )
   return rows
 
@@ -233,13 +246,13 @@ def _times(function, arguments):
   return times
 
 
-def _row(name, compiled, milliseconds, every=1):
+def _row(name, compiled, milliseconds, calls=1):
   cost = compiled.cost_analysis()
   return Row(
       name,
       milliseconds,
-      cost.get("flops", 0.0) / every,
-      cost.get("bytes accessed", 0.0) / every,
+      cost.get("flops", 0.0) * calls,
+      cost.get("bytes accessed", 0.0) * calls,
   )
 
 

@@ -1,8 +1,8 @@
 """One training step, and many of them in one call of the device.
 
 render -> resize -> encode -> noise -> denoise, and back along the same road,
-the denoiser excepted. P prompts, V views of a prompt on a device, L steps per
-call.
+the denoiser excepted; or decode what it means, and back from the image. P
+prompts, V views of a prompt on a device, L steps per call.
 """
 
 from typing import Any, NamedTuple
@@ -51,7 +51,7 @@ class Shared(NamedTuple):
   """What is the same for all prompts and devices.
 
   Attributes:
-    params: what the model's `encode_image` and `denoise` read.
+    params: of the model's `distillation_params`.
     schedule: diffusion.schedule.NoiseSchedule.
     key: u32[2], data of the run's key for steps.
     first: i32[], steps done before the call.
@@ -82,8 +82,8 @@ def shapes(config, model, params, schedule):
   number = jax.ShapeDtypeStruct((), jnp.int32)
   key = random.key(0)
   shared = Shared(
-      model.distillation_params(params), schedule, random.key_data(key),
-      number, number,
+      needed(config.guidance, model, params), schedule,
+      random.key_data(key), number, number,
   )
   several = jax.ShapeDtypeStruct(
       (len(config.prompt.views), *embedding), jnp.float32
@@ -106,7 +106,7 @@ def make_steps(config, model, where, with_normals):
   Args:
     config: config.Config.
     model: diffusion.model.Model, or anything with its `encode_image`,
-      `denoise` and `image_size`.
+      `denoise`, `image_size` and, for residuals of images, `decode_image`.
     where: parallel.Layout.
     with_normals: see render.render.
   Returns:
@@ -150,17 +150,20 @@ def _step(
   )
   drawn = views.draw(key_views, config, indices, progress)
 
-  def see(params):
+  def look(params):
     images, penalty, overflow = views.look(
         config, field, params, drawn, grid.mask, progress, with_normals
     )
-    latent = encode(config.guidance, model, shared.params, images.color)
-    return (latent, penalty), (images, overflow)
+    image = resize(config.guidance, model, images.color)
+    return (image, penalty), (images, overflow)
 
-  (latent, _), pull, (images, overflow) = jax.vjp(
-      see, state.params, has_aux=True
+  (image, _), pull, (images, overflow) = jax.vjp(
+      look, state.params, has_aux=True
   )
-  latent_gradient, diagnostics = sds.gradient(
+  latent, pull_latent = jax.vjp(
+      lambda image: encode(config.guidance, model, shared.params, image), image
+  )
+  latent_gradient, strength, diagnostics = sds.gradient(
       key_guidance,
       latent,
       indices,
@@ -173,7 +176,17 @@ def _step(
       shared.schedule,
       config.guidance,
   )
-  (gradient,) = pull((latent_gradient, jnp.float32(1.0)))
+  if config.guidance.residual == "image":
+    image_gradient = sds.image_gradient(
+        image,
+        latent,
+        latent_gradient,
+        strength,
+        lambda clean: decode(config.guidance, model, shared.params, clean),
+    )
+  else:
+    (image_gradient,) = pull_latent(latent_gradient)
+  (gradient,) = pull((image_gradient, jnp.float32(1.0)))
   gradient = parallel.mean_over_group(gradient, where)
   length = optax.tree.norm(gradient)
   culprit = _first_bad(
@@ -210,19 +223,44 @@ def look_around(key, config, params, grid, progress):
   )
 
 
+def needed(config, model, params):
+  """Those of a model's parameters that a step reads.
+
+  Args:
+    config: config.GuidanceConfig.
+    model: see `make_steps`.
+    params: of all its networks.
+  """
+  return model.distillation_params(params, config.residual == "image")
+
+
+def resize(config, model, image):
+  """Images f32[V, H, W, 3] in the size that the config or the model wants."""
+  size = config.image_size or model.image_size
+  return jax.image.resize(image, (image.shape[0], size, size, 3), "linear")
+
+
 def encode(config, model, params, image):
   """Latents f32[V, h, w, C] of images f32[V, H, W, 3] in [0, 1].
 
   Args:
     config: config.GuidanceConfig.
     model: see `make_steps`.
-    params: what its `encode_image` reads.
-    image: of any size; the encoder gets what the config or the model wants.
+    params: of `needed`.
+    image: of `resize`.
   """
-  size = config.image_size or model.image_size
   return chunks.map_groups(
       lambda image: model.encode_image(params, image),
-      jax.image.resize(image, (image.shape[0], size, size, 3), "linear"),
+      image,
+      config.views_per_call,
+  )
+
+
+def decode(config, model, params, latent):
+  """Images f32[V, H, W, 3] of latents; arguments as of `encode`."""
+  return chunks.map_groups(
+      lambda latent: model.decode_image(params, latent),
+      latent,
       config.views_per_call,
   )
 

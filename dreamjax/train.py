@@ -30,7 +30,7 @@ class Prior(NamedTuple):
 
   Attributes:
     model: diffusion.model.Model.
-    params: what its `encode_image` and `denoise` read.
+    params: those that a step reads, of step.needed.
     schedule: diffusion.schedule.NoiseSchedule.
     prompt: prompts.Prompt with a leading axis P.
   """
@@ -47,7 +47,7 @@ def prepare(run, pipeline):
   Args:
     run: workdir.Run.
     pipeline: diffusion.model.StableDiffusion. Drop it: the text encoder and
-      the decoder are large.
+      the decoder, if no step reads it, are large.
   Returns:
     Prior.
   Raises:
@@ -75,7 +75,10 @@ def prepare(run, pipeline):
   ]
   prompt = jax.tree.map(lambda *leaves: np.stack(leaves), *embedded)
   return Prior(
-      model, model.distillation_params(params), pipeline.schedule, prompt
+      model,
+      step_lib.needed(run.config.guidance, model, params),
+      pipeline.schedule,
+      prompt,
   )
 
 

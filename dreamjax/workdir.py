@@ -34,23 +34,29 @@ class Run(NamedTuple):
     config: the config.
     prompts: the prompts, in the order of the state's leading axis.
     seed: the seed.
-    weights: `fingerprint` of the weights folder.
+    weights: `fingerprint` of the weights.
+    additions: what is added to the weights, a readable line with a hash each.
   """
 
   config: config_lib.Config
   prompts: tuple[str, ...]
   seed: int
   weights: str
+  additions: tuple[str, ...] = ()
 
 
-def fingerprint(folder: str | os.PathLike) -> str:
-  """SHA-256 over the weights, configs and vocabulary of a model folder."""
-  folder = pathlib.Path(folder)
+def fingerprint(*places: str | os.PathLike) -> str:
+  """SHA-256 over the weights, configs and vocabulary of a model.
+
+  Args:
+    places: folders and files; the name of a file given as such does not count.
+  """
   digest = hashlib.sha256()
-  for path in sorted(folder.rglob("*")):
-    if path.suffix in (".json", ".txt", ".safetensors") and path.is_file():
-      name = path.relative_to(folder)
-      digest.update(f"{name} {checkpoint.sha256(path)}\n".encode())
+  for place in map(pathlib.Path, places):
+    for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+      if path.suffix in (".json", ".txt", ".safetensors") and path.is_file():
+        name = path.relative_to(place)
+        digest.update(f"{name} {checkpoint.sha256(path)}\n".encode())
   return digest.hexdigest()
 
 
@@ -71,6 +77,7 @@ def read_run(folder: str | os.PathLike) -> Run:
       prompts=tuple(record["prompts"]),
       seed=record["seed"],
       weights=record["weights"],
+      additions=tuple(record.get("additions", ())),
   )
 
 
@@ -149,6 +156,7 @@ def _record(run: Run) -> dict[str, Any]:
       "prompts": list(run.prompts),
       "seed": run.seed,
       "weights": run.weights,
+      "additions": list(run.additions),
       "config": config_io.to_dict(run.config),
   }
 

@@ -1,5 +1,6 @@
 """Tests of dreamjax.main."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from dreamjax import main
+from dreamjax import options
 from dreamjax import parallel
 from dreamjax import plan
 from dreamjax import profiling
@@ -45,6 +47,14 @@ def test_help_is_answered_before_jax_is_imported():
         (["sample", "--prompt=x", "--config.guidance.scal=1"],
          "did you mean 'scale'"),
         (["sample", "--prompt=x", "--weights=/none"], "/none: not a folder"),
+        (["sample", "--prompt=red mug", "--prediction=epsilon"],
+         "the folder says itself"),
+        (["sample", "--prompt=red mug", "--lora=/none:0.5"],
+         "/none: No such file"),
+        (["sample", "--prompt=red mug", "--embedding=/none"],
+         "/none: No such file"),
+        (["--prompt=red mug", "--workdir=out", "--lora=/none"], "/none"),
+        (["sample", "--prompt=red mug", "--lora=a:nan"], "FILE:SCALE"),
         (["export", "--workdir=/none"], "holds no run"),
         (["plan", "--weights=/none"], "/none: not a folder"),
         (["plan", "--config.guidance.image_size=6"], "Image is 6x6"),
@@ -58,6 +68,26 @@ def test_bad_input_is_one_line_and_exit_code_2(words, message, capsys):
   lines = capsys.readouterr().err.splitlines()
   assert len(lines) == 1
   assert lines[0].startswith("dreamjax: ") and message in lines[0]
+
+
+def test_the_record_names_what_is_added_to_the_weights(tmp_path):
+  for name in ("style.safetensors", "cat.safetensors"):
+    (tmp_path / name).write_bytes(name.encode())
+  make = lambda *words: main._additions(
+      options.parse(["dreamjax", *words], ["fit"])
+  )
+  assert make() == ()
+  lines = make(
+      f"--lora={tmp_path}/style.safetensors:0.8",
+      f"--embedding={tmp_path}/cat.safetensors",
+      "--prediction=v_prediction",
+  )
+  assert [line.partition(":")[0] for line in lines] == [
+      "lora at 0.8", "embedding", "prediction"
+  ]
+  digest = hashlib.sha256(b"style.safetensors").hexdigest()
+  assert lines[0] == f"lora at 0.8: {digest} (style.safetensors)"
+  assert lines[2] == "prediction: v_prediction"
 
 
 def test_errors_show_unicode_where_the_locale_is_c():

@@ -64,6 +64,7 @@ def test_prompts_are_utf8_in_any_locale():
         (["--promt=x"], "Did you mean: prompt"),
         (["--seed=x"], "--seed=x"),
         (["--devices=-1"], "lower_bound|non-negative|-1"),
+        (["--prediction=x"], "epsilon|v_prediction"),
         (["a red mug"], r'is no command.*--prompt="..."'),
         (["sample", "fit"], "'sample fit' is no command"),
         (["--config.train.steps"], "--config.train.steps needs a value"),
@@ -75,6 +76,24 @@ def test_mistakes_are_answered_in_one_line(words, message):
   assert "\n" not in str(error.value)
 
 
+def test_loras_have_a_scale_or_one():
+  words = ["a.safetensors", "b.safetensors:0.5", "c:d.safetensors", "e:-1"]
+  parsed = parse(*(f"--lora={word}" for word in words))
+  assert parsed.loras() == [
+      ("a.safetensors", 1.0),
+      ("b.safetensors", 0.5),
+      ("c:d.safetensors", 1.0),
+      ("e", -1.0),
+  ]
+  assert parse().loras() == []
+
+
+@pytest.mark.parametrize("word", ["", ":0.5", "a:nan", "a:inf"])
+def test_a_lora_without_file_or_scale_is_refused(word):
+  with pytest.raises(options.InputError, match="want FILE or FILE:SCALE"):
+    parse(f"--lora={word}").loras()
+
+
 def test_missing_workdir_is_named():
   with pytest.raises(options.InputError, match="--workdir=FOLDER"):
     parse("--prompt=x").workdir()
@@ -83,5 +102,6 @@ def test_missing_workdir_is_named():
 def test_help_names_every_flag():
   text = options.help_text()
   for name in ("prompt", "prompts_file", "workdir", "config", "weights",
-               "restore", "seed", "devices", "out"):
+               "prediction", "lora", "embedding", "restore", "seed", "devices",
+               "out"):
     assert f"--{name}:" in text

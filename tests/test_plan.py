@@ -47,7 +47,7 @@ def test_bytes_are_those_of_the_arrays_and_of_the_compiler(
   assert made.copy == made.state == made.total - 517_000
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   assert plan.measure(config, model, SCHEDULE, where).total == 517_000
-  params = model.distillation_params(model.init(jax.random.key(0)))
+  params = model.distillation_params(model.init(jax.random.key(0)), False)
   whole = nbytes(params)
   small = nbytes([
       leaf

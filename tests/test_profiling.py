@@ -32,7 +32,7 @@ def measured(tiny, tmp_path_factory):
 def test_parts_rest_and_whole_are_per_step(measured):
   rows, _ = measured
   assert list(rows) == [
-      "render, forward", "encoder, forward", "UNet", "encoder, backward",
+      "render, forward", "encoder, forward", "encoder, backward", "UNet",
       "render, backward", "optimiser", "occupancy, 1 in 2", "between them",
       "whole step",
   ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +24,48 @@ _PRODUCT = re.compile(
 )
 
 
-@pytest.fixture(scope="module")
-def products(tiny):
-  """Matches of `_PRODUCT` in the compiled step."""
+class Program(NamedTuple):
+  """A compiled step.
+
+  Attributes:
+    config: config.Config.
+    model: diffusion.model.Model.
+    products: matches of `_PRODUCT` in it.
+  """
+
+  config: Any
+  model: Any
+  products: list[re.Match]
+
+  def kernels(self, name):
+    """Paths and shapes of what the step multiplies with in a network."""
+    params = step.needed(
+        self.config.guidance, self.model, weights.shapes(self.model)
+    )
+    found = {
+        re.escape("/".join(path[:-1])): leaf.shape
+        for path, leaf in keys.flatten(params[name]).items()
+        if path[-1] == "kernel"
+    }
+    assert len(found) > 10
+    return found
+
+  def count(self, place):
+    """How many products have a place that a pattern finds."""
+    return sum(bool(re.search(place, m["place"] or "")) for m in self.products)
+
+
+@pytest.fixture(
+    scope="module", params=[("latent", 1), ("image", 4)],
+    ids=["latents feel", "images feel"],
+)
+def program(tiny, request):
+  """The step of both residuals, with one and with several steps of DDIM."""
   config, model = tiny
+  residual, denoise_steps = request.param
+  config = dataclasses.replace(config, guidance=dataclasses.replace(
+      config.guidance, residual=residual, denoise_steps=denoise_steps
+  ))
   where = parallel.layout(1, config.train.views, 1)
   lowered = parallel.lower(
       step.make_steps(config, model, where, False),
@@ -39,71 +78,74 @@ def products(tiny):
       ),
   )
   lines = lowered.compile().as_text().splitlines()
-  return [m for m in map(_PRODUCT.search, lines) if m]
+  return Program(
+      config, model, [m for m in map(_PRODUCT.search, lines) if m]
+  )
 
 
-def count(products, place):
-  """How many products have a place that a pattern finds."""
-  return sum(bool(re.search(place, m["place"] or "")) for m in products)
+def test_every_view_is_encoded_once(program):
+  for path in program.kernels("vae"):
+    if re.match("encoder|quant_conv", path):
+      place = rf"/jvp\(AutoencoderKL.*/{path}$"
+      assert program.count(place) == 1, path
 
 
-def kernels(tiny, name):
-  """{path: shape} of what a step multiplies with in a network."""
-  model = tiny[1]
-  params = model.distillation_params(weights.shapes(model))[name]
-  found = {
-      re.escape("/".join(path[:-1])): leaf.shape
-      for path, leaf in keys.flatten(params).items()
-      if path[-1] == "kernel"
-  }
-  assert len(found) > 10
-  return found
-
-
-def squares(tiny, name):
-  """The number of 3x3 convolutions of a network."""
-  return sum(shape[:2] == (3, 3) for shape in kernels(tiny, name).values())
-
-
-def test_every_view_is_encoded_once(tiny, products):
-  for path in kernels(tiny, "vae"):
-    assert count(products, rf"/jvp\(AutoencoderKL.*/{path}$") == 1, path
-
-
-def test_the_priors_weights_have_no_gradient(tiny, products):
-  # A product for the image's gradient; another would be for the weight's.
-  for path in kernels(tiny, "vae"):
+def test_only_latents_need_the_encoders_derivative(program):
+  wanted = int(program.config.guidance.residual == "latent")
+  for path in program.kernels("vae"):
+    # A product for the image's gradient; another would be for the weight's.
     place = rf"/transpose\(jvp\(AutoencoderKL.*/{path}$"
-    assert count(products, place) == 1, path
+    assert program.count(place) == wanted, path
+
+
+def test_only_images_need_the_decoder_and_none_its_derivative(program):
+  is_needed = program.config.guidance.residual == "image"
+  decoder = [
+      path
+      for path in program.kernels("vae")
+      if re.match("decoder|post_quant_conv", path)
+  ]
+  assert bool(decoder) == is_needed
+  for path in decoder:
+    assert program.count(f"/AutoencoderKL.decode/{path}$") == 1, path
+  assert bool(program.count("decode|post_quant")) == is_needed
+  assert not program.count(r"jvp\(AutoencoderKL.decode")
+
+
+def test_the_priors_weights_have_no_gradient(program):
   # A convolution for a weight's gradient has a window as large as the image.
-  windows = [m["window"] for m in products if m["kind"] == "convolution"]
+  windows = [m["window"] for m in program.products if m["kind"] == "convolution"]
   assert set(windows) <= {"3x3", "1x1", None}
-  want = 2 * squares(tiny, "vae") + squares(tiny, "unet")
+  squares = lambda name: sum(
+      shape[:2] == (3, 3) for shape in program.kernels(name).values()
+  )
+  # The UNet stands in the loop of DDIM and before it; the autoencoder goes
+  # forward and back, or forward through both its halves.
+  if program.config.guidance.residual == "image":
+    want = squares("vae") + 2 * squares("unet")
+  else:
+    want = 2 * squares("vae") + squares("unet")
   assert windows.count("3x3") == want
 
 
-def test_all_views_noises_and_branches_are_one_call_of_the_unet(
-    tiny, products
-):
-  config = tiny[0]
-  for path in kernels(tiny, "unet"):
-    assert count(products, rf"UNet.*/{path}$") == 1, path
-  (batch,) = [
-      m["batch"]
-      for m in products
+def test_all_views_noises_and_branches_are_one_call_of_the_unet(program):
+  guidance, train = program.config.guidance, program.config.train
+  calls = min(2, guidance.denoise_steps)  # One is in a loop.
+  for path in program.kernels("unet"):
+    # What a text is attended by does not change from call to call.
+    wanted = 1 if re.search("attn2/to_[kv]$", path) else calls
+    assert program.count(rf"UNet.*/{path}$") == wanted, path
+  batches = [
+      int(m["batch"])
+      for m in program.products
       if (m["place"] or "").endswith("/UNet/conv_in")
   ]
-  want = 2 * config.guidance.noise_samples * config.train.views
-  assert int(batch) == want
+  assert batches == calls * [2 * guidance.noise_samples * train.views]
 
 
-def test_the_unet_is_not_differentiated(products):
-  assert count(products, "UNet") > 10
-  assert not count(products, r"jvp\(UNet|jvp\(.*/UNet")
-
-
-def test_nothing_is_decoded(products):
-  assert not count(products, "decode|post_quant")
+def test_the_unet_is_not_differentiated(program):
+  assert program.count("UNet") > 10
+  assert not program.count(r"jvp\(UNet|jvp\(.*/UNet")
 
 
 class Recorder:
@@ -117,6 +159,10 @@ class Recorder:
   def encode_image(self, params, image):
     self.seen.append(len(image))
     return jnp.sin(params * image)
+
+  def decode_image(self, params, latent):
+    self.seen.append(len(latent))
+    return jnp.cos(params * latent)
 
   def denoise(self, params, noisy, t, context):
     self.seen.append(len(noisy))
@@ -134,9 +180,10 @@ def test_views_in_groups_are_views(views_per_call, size, tiny):
   params = jnp.float32(3.0)
 
   def loss(model, config):
-    return lambda image: jnp.sum(
-        jnp.cos(step.encode(config, model, params, image))
+    through = lambda image: step.decode(
+        config, model, params, step.encode(config, model, params, image)
     )
+    return lambda image: jnp.sum(through(image))
 
   model = Recorder()
   got = jax.value_and_grad(loss(model, config))(image)

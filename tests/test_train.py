@@ -108,6 +108,9 @@ class World:
   def encode_image(self, params, image):
     return 2.0 * image - 1.0
 
+  def decode_image(self, params, latent):
+    return 0.5 * latent + 0.5
+
   def denoise(self, params, noisy, t, context):
     world, first, last = params
     noise = oracle_lib.denoise(world, _only_forward(noisy), t, context)
@@ -196,14 +199,18 @@ def picture(config, state, index=0):
   return seen.color - (1 - GRAY) * (1 - seen.opacity[..., None])
 
 
-def test_a_run_makes_the_object_that_the_denoiser_knows(whole):
-  folder, state = whole
+def assert_is_ball(state):
+  """Ten times better than an empty picture, at 8 x 8 pixels."""
   blank = jnp.full((SIZE, SIZE, 3), GRAY)
   target = ball(COLORS[0])
   scale = jnp.mean((blank - target) ** 2)
   for seen in picture(CONFIG, state):
-    # Ten times better than an empty picture, at 8 x 8 pixels.
     assert jnp.mean((seen - target) ** 2) < 0.1 * scale
+
+
+def test_a_run_makes_the_object_that_the_denoiser_knows(whole):
+  folder, state = whole
+  assert_is_ball(state)
   assert state.step == 60 and state.skipped == 0
   records = metrics(folder)
   assert [record["step"] for record in records] == list(range(1, 61))
@@ -214,6 +221,18 @@ def test_a_run_makes_the_object_that_the_denoiser_knows(whole):
   assert 0 < state.occupancy.mask.mean() < 1
   found = sorted(path.name for path in (folder / "checkpoints").iterdir())
   assert found == ["00000040", "00000060"]
+
+
+def test_images_teach_too(whole, tmp_path):
+  guidance = dataclasses.replace(CONFIG.guidance, residual="image")
+  state = fit(tmp_path, dataclasses.replace(CONFIG, guidance=guidance))
+  assert_is_ball(state)
+  assert state.skipped == 0
+  # The encoder doubles differences, and doubles the way back.
+  first, other = metrics(tmp_path)[0], metrics(whole[0])[0]
+  np.testing.assert_allclose(
+      4 * first["gradient"], other["gradient"], rtol=1e-3
+  )
 
 
 def test_a_stopped_run_goes_on_bit_by_bit(whole, tmp_path):
@@ -397,8 +416,8 @@ class Writer(World):
   def encode_text(self, params, token):
     return params["text_encoder"] * token[..., None].astype(jnp.float32)
 
-  def distillation_params(self, params):
-    return {"unet": params["unet"]}
+  def distillation_params(self, params, with_decoder):
+    return {"unet": params["unet"], "decoder": with_decoder}
 
 
 def test_prompts_are_embedded_and_the_text_tower_is_left_behind():
@@ -410,13 +429,17 @@ def test_prompts_are_embedded_and_the_text_tower_is_left_behind():
       lambda texts: np.array([[len(text)] * 3 for text in texts]),
   )
   known = train.prepare(run_of(CONFIG, 2), pipeline)
-  assert known.params == {"unet": "unet"}
+  assert known.params == {"unet": "unet", "decoder": False}
   assert known.prompt.views.shape == (2, len(words.views), 3, 1)
   assert known.prompt.overhead.shape == known.prompt.empty.shape == (2, 3, 1)
   np.testing.assert_array_equal(known.prompt.empty, 0)
   for i, (_, view) in enumerate(words.views):
     length = len(f"toy 0, {view}")
     np.testing.assert_array_equal(known.prompt.views[:, i], 0.5 * length)
+
+  guidance = dataclasses.replace(CONFIG.guidance, residual="image")
+  config = dataclasses.replace(CONFIG, guidance=guidance)
+  assert train.prepare(run_of(config), pipeline).params["decoder"]
 
   for name, changes, message in (
       ("guidance", {"image_size": 6}, "Image is 6x6"),

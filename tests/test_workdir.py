@@ -1,6 +1,7 @@
 """Tests of dreamjax.workdir."""
 
 import dataclasses
+import json
 import os
 import re
 import subprocess
@@ -59,6 +60,31 @@ def test_folder_of_another_run_is_refused_with_the_differences(tmp_path):
   assert "prompts: ['a red mug'] there, ['a blue car'] now" in message
   assert "weights: 'abc' there, 'xyz' now" in message
   assert contents(tmp_path) == before
+
+
+def test_what_is_added_to_the_weights_belongs_to_the_run(tmp_path):
+  with workdir.open_for(RUN, tmp_path) as store:
+    store.save(5, STATE)
+  other = RUN._replace(additions=("lora at 0.8: 1a2b (style.safetensors)",))
+  with pytest.raises(
+      checkpoint.Refused, match=r"additions: \[\] there, \['lora at 0.8"
+  ):
+    with workdir.open_for(other, tmp_path):
+      pass
+  with workdir.open_for(other, tmp_path, "never") as store:
+    store.save(5, STATE)
+  assert workdir.read_run(tmp_path) == other
+
+
+def test_a_run_of_before_there_were_additions_goes_on(tmp_path):
+  with workdir.open_for(RUN, tmp_path) as store:
+    store.save(5, STATE)
+  path = tmp_path / "config.json"
+  record = json.loads(path.read_text())
+  del record["additions"]
+  path.write_text(json.dumps(record))
+  with workdir.open_for(RUN, tmp_path) as store:
+    assert store.restore(STATE)[0] == 5
 
 
 def test_a_run_without_a_checkpoint_gives_its_folder_away(tmp_path):
@@ -175,6 +201,21 @@ def test_fingerprint_tells_weights_apart(tmp_path):
   assert second != first
   os.rename(weights, tmp_path / "unet" / "other.safetensors")
   assert workdir.fingerprint(tmp_path) not in (first, second)
+
+
+def test_fingerprint_of_a_file_is_of_its_content(tmp_path):
+  file, words = tmp_path / "a.safetensors", tmp_path / "tokenizer"
+  words.mkdir()
+  file.write_bytes(b"0")
+  (words / "vocab.json").write_bytes(b"0")
+  first = workdir.fingerprint(file, words)
+  file = file.rename(tmp_path / "b.safetensors")
+  assert workdir.fingerprint(file, words) == first
+  assert workdir.fingerprint(file) != first
+  (words / "vocab.json").write_bytes(b"1")
+  second = workdir.fingerprint(file, words)
+  file.write_bytes(b"1")
+  assert len({first, second, workdir.fingerprint(file, words)}) == 3
 
 
 def test_slug_keeps_the_words():

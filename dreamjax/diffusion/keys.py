@@ -74,7 +74,7 @@ def _outputs_last(path, array):
   return array.T if array.ndim == 2 else array.transpose(2, 3, 1, 0)
 
 
-def _without_pixel(shape):
+def without_pixel(shape: tuple[int, ...]) -> tuple[int, ...]:
   """The shape of a 1x1 convolution as that of a matrix."""
   return shape[:2] if shape[2:] == (1, 1) else shape
 
@@ -107,7 +107,7 @@ def from_checkpoint(
     WeightsError: a key is missing or unknown, a shape or type is wrong, or a
       value is not finite.
   """
-  arrays = _today(arrays, source)
+  arrays = today(arrays, source)
   wanted = {checkpoint_key(path) for path in flatten(shapes)}
   for odd, fault in (
       (wanted - arrays.keys(), "missing"),
@@ -116,35 +116,53 @@ def from_checkpoint(
     if odd:
       raise tensors.WeightsError(
           f"{source}: {len(odd)} tensors are {fault}, first"
-          f" {min(odd)!r}; config.json and weights are not of one model."
+          f" {min(odd)!r}; config and weights are not of one model."
       )
 
   def convert(path, shape):
     path = names(path)
     name = checkpoint_key(path)
     array = arrays[name]
-    if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
-      raise tensors.WeightsError(f"{source}: {name} is {array.dtype}.")
     want = _outputs_first(path, np.broadcast_to(False, shape.shape)).shape
-    if _without_pixel(array.shape) != _without_pixel(want):
+    if without_pixel(array.shape) != without_pixel(want):
       raise tensors.WeightsError(
-          f"{source}: {name} is {array.shape}, config.json wants {want}."
+          f"{source}: {name} is {array.shape}, the config wants {want}."
       )
     array = _outputs_last(path, array.reshape(want))
-    with np.errstate(over="ignore"):  # Told by the next line, with its name.
-      array = array.astype(kept_dtype(path, dtype), order="C")
-    if not np.isfinite(array).all():
-      raise tensors.WeightsError(
-          f"{source}: {name} holds NaN or infinity, or a number too large for"
-          f" {array.dtype}; the file is damaged."
-      )
+    array = finite(array, f"{source}: {name}", kept_dtype(path, dtype))
     return jnp.asarray(array)
 
   return jax.tree_util.tree_map_with_path(convert, shapes)
 
 
-def _today(arrays, source):
-  """The arrays under the names that current libraries write."""
+def finite(
+    array: np.ndarray, name: str, dtype: Any = np.float32
+) -> np.ndarray:
+  """The array in another float type.
+
+  Raises:
+    WeightsError: it holds no floats, or one that is not finite in that type.
+  """
+  if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
+    raise tensors.WeightsError(f"{name} is {array.dtype}.")
+  with np.errstate(over="ignore"):  # Told by the next line, with its name.
+    array = array.astype(dtype, order="C")
+  if not np.isfinite(array).all():
+    raise tensors.WeightsError(
+        f"{name} holds NaN or infinity, or a number too large for"
+        f" {array.dtype}; the file is damaged."
+    )
+  return array
+
+
+def today(
+    arrays: dict[str, np.ndarray], source: str
+) -> dict[str, np.ndarray]:
+  """The arrays under the names that current libraries write.
+
+  Raises:
+    WeightsError: a tensor is there under an old and a new name.
+  """
   renamed = {}
   for name, array in arrays.items():
     name = name.removeprefix("text_model.")

@@ -6,10 +6,12 @@ are float32: the casts stand here.
 """
 
 import dataclasses
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dreamjax.diffusion import clip
 from dreamjax.diffusion import schedule as schedule_lib
@@ -124,10 +126,20 @@ class Model:
     module = unet.UNet(self.unet, self.dtype)
     return _apply(module, params["unet"], noisy, t, context)
 
-  def distillation_params(self, params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters that `encode_image` and `denoise` read."""
-    encoder = {name: params["vae"][name] for name in ("encoder", "quant_conv")}
-    return {"vae": encoder, "unet": params["unet"]}
+  def distillation_params(
+      self, params: dict[str, Any], with_decoder: bool
+  ) -> dict[str, Any]:
+    """The parameters that `encode_image` and `denoise` read.
+
+    Args:
+      params: of all networks.
+      with_decoder: whether those of `decode_image` are needed too.
+    """
+    names = ("encoder", "quant_conv")
+    if with_decoder:
+      names += ("decoder", "post_quant_conv")
+    vae_params = {name: params["vae"][name] for name in names}
+    return {"vae": vae_params, "unet": params["unet"]}
 
   def init(self, key: jax.Array) -> dict[str, Any]:
     """Fresh parameters of all networks, float32."""
@@ -171,3 +183,25 @@ class StableDiffusion(NamedTuple):
   params: dict[str, Any]
   schedule: schedule_lib.NoiseSchedule
   tokenizer: text.Tokenizer
+
+
+class Parts(NamedTuple):
+  """What a model's folder or file holds, read but not yet put together.
+
+  Attributes:
+    text_encoder: shape of the text tower.
+    vae: shape of the autoencoder.
+    unet: shape of the denoiser.
+    schedule: the noise schedule.
+    arrays: by component, tensors under their checkpoint keys.
+    tokenizer: the tokenizer's folder.
+    padding: id that fills short texts, or None for the tokenizer's own.
+  """
+
+  text_encoder: clip.CLIPConfig
+  vae: vae.VAEConfig
+  unet: unet.UNetConfig
+  schedule: schedule_lib.ScheduleConfig
+  arrays: dict[str, dict[str, np.ndarray]]
+  tokenizer: pathlib.Path
+  padding: int | None = None

@@ -56,6 +56,32 @@ def read(path):
     WeightsError: the file is missing, a pickle, malformed or truncated.
   """
   path = pathlib.Path(path)
+  entries, begin = _read_header(path)
+  entries.pop("__metadata__", None)
+  if path.stat().st_size == begin:
+    data = np.empty(0, np.uint8)
+  else:
+    data = np.memmap(path, np.uint8, "r", offset=begin)
+  return _tensors(path, entries, data)
+
+
+def read_metadata(path):
+  """What the writer of a safetensors file noted, dict from name to text.
+
+  Raises:
+    WeightsError: as `read`, or a note is no text.
+  """
+  path = pathlib.Path(path)
+  notes = _read_header(path)[0].get("__metadata__", {})
+  if not isinstance(notes, dict) or not all(
+      isinstance(note, str) for note in notes.values()
+  ):
+    raise WeightsError(f"{path}: __metadata__ is not a dict of texts.")
+  return notes
+
+
+def _read_header(path):
+  """The parsed header, and where the data begin."""
   try:
     with path.open("rb") as file:
       start = file.read(8)
@@ -72,12 +98,7 @@ def read(path):
     raise WeightsError(f"{path}: {error.strerror}.") from error
   if not header.startswith(b"{"):
     _refuse_other_formats(path, start)
-  entries = _parse_header(path, header)
-  if length == 8 + size:
-    data = np.empty(0, np.uint8)
-  else:
-    data = np.memmap(path, np.uint8, "r", offset=8 + size)
-  return _tensors(path, entries, data)
+  return _parse_header(path, header), 8 + size
 
 
 def _refuse_other_formats(path, start):
@@ -101,11 +122,12 @@ def _parse_header(path, header):
 
   try:
     entries = json.loads(header, object_pairs_hook=unique)
-  except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+  except WeightsError:
+    raise
+  except (ValueError, RecursionError) as error:
     raise WeightsError(f"{path}: the header is not JSON: {error}.") from error
   if not isinstance(entries, dict):
     raise WeightsError(f"{path}: the header is not a JSON object.")
-  entries.pop("__metadata__", None)
   return entries
 
 
@@ -124,14 +146,14 @@ def _tensors(path, entries, data):
         raise ValueError(f"{shape} of {dtype} does not fill {begin}..{end}")
       if end > data.size:
         raise ValueError(f"ends at byte {end} of {data.size}")
-    except (KeyError, TypeError, ValueError) as error:
+      # Unaligned data is legal; a view of bytes copes with it.
+      tensors[name] = np.ndarray(shape, dtype, data, begin)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
       raise WeightsError(
           f"{path}: tensor {name!r} is malformed: {error!s}; download the file"
           " again."
       ) from error
     spans.append((begin, end))
-    # Unaligned data is legal; a view of bytes copes with it.
-    tensors[name] = np.ndarray(shape, dtype, data, begin)
   position = 0
   for begin, end in sorted(spans):
     if begin != position:
@@ -146,11 +168,12 @@ def _tensors(path, entries, data):
 
 def write(path, tensors):
   """Writes tensors (dict from name to array) as a safetensors file."""
-  safetensors.numpy.save_file(
+  # Not save_file, whose files nobody else may read.
+  content = safetensors.numpy.save(
       {name: np.ascontiguousarray(value) for name, value in tensors.items()},
-      path,
       metadata={"format": "pt"},
   )
+  pathlib.Path(path).write_bytes(content)
 
 
 def read_json(path):
@@ -164,7 +187,7 @@ def read_json(path):
     values = json.loads(path.read_text(encoding="utf-8"))
   except OSError as error:
     raise WeightsError(f"{path}: {error.strerror}.") from error
-  except (UnicodeDecodeError, json.JSONDecodeError) as error:
+  except (ValueError, RecursionError) as error:
     raise WeightsError(f"{path}: not JSON: {error}.") from error
   if not isinstance(values, dict):
     raise WeightsError(f"{path}: want a JSON object.")

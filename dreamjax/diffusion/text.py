@@ -37,14 +37,22 @@ class Tokenizer:
     size: number of ids; all are below it.
   """
 
-  def __init__(self, folder: str | pathlib.Path, max_length: int):
+  def __init__(
+      self,
+      folder: str | pathlib.Path,
+      max_length: int,
+      padding: int | None = None,
+      words: Sequence[str] = (),
+  ):
     """Reads a tokenizer folder.
 
     Args:
       folder: it holds some of `FILES`; nothing is downloaded.
       max_length: the text encoder's longest sequence.
+      padding: id that fills short texts; None takes the folder's.
+      words: further tokens; their ids follow the folder's in this order.
     Raises:
-      WeightsError: the folder is missing or unreadable.
+      WeightsError: the folder is missing or unreadable, or knows such a word.
     """
     self.folder = pathlib.Path(folder)
     if not any((self.folder / name).exists() for name in FILES[:3]):
@@ -63,7 +71,35 @@ class Tokenizer:
           f"{self.folder}: not a CLIP tokenizer: {error}."
       ) from error
     self.length = min(self._tokenizer.model_max_length, max_length)
-    self.size = 1 + max(self._tokenizer.get_vocab().values())
+    self._is_changed = padding is not None or bool(words)
+    if padding is not None:
+      self._tokenizer.pad_token = self._tokenizer.convert_ids_to_tokens(padding)
+    self._add(words)
+    vocabulary = self._tokenizer.get_vocab()
+    self.size = 1 + max(vocabulary.values())
+    added = self._tokenizer.get_added_vocab()
+    self._vectors = {}
+    for word, first in added.items():
+      ids = [first]
+      while (following := f"{word}_{len(ids)}") in added:
+        ids.append(added[following])
+      self._vectors[first] = ids
+
+  def _add(self, words):
+    vocabulary = self._tokenizer.get_vocab()
+    size = 1 + max(vocabulary.values())
+    for i, word in enumerate(words):
+      if word in vocabulary:
+        raise tensors.WeightsError(
+            f"{self.folder}: {word!r} is a token already; an embedding needs"
+            " another name."
+        )
+      self._tokenizer.add_tokens(word)
+      if self._tokenizer.convert_tokens_to_ids(word) != size + i:
+        raise tensors.WeightsError(
+            f"{self.folder}: {word!r} does not get the id {size + i}; the"
+            " vocabulary has holes."
+        )
 
   @property
   def start(self) -> int:
@@ -83,11 +119,14 @@ class Tokenizer:
   def __call__(self, texts: Sequence[str]) -> np.ndarray:
     """Ids i32[B, N]: start, text, end, padding.
 
-    A text that is too long is cut, and a warning shows what was lost.
+    A word that was added with words `word_1`, `word_2`, ... beside it stands
+    for all of them, as in diffusers. A text that is too long is cut, and a
+    warning shows what was lost.
     """
     rows = np.full((len(texts), self.length), self.padding, np.int32)
     for row, text in zip(rows, texts):
       ids = self._tokenizer(text, verbose=False)["input_ids"]
+      ids = [i for first in ids for i in self._vectors.get(first, [first])]
       if len(ids) > self.length:
         lost = self._tokenizer.decode(ids[self.length - 1 : -1])
         logging.warning(
@@ -100,9 +139,12 @@ class Tokenizer:
     return rows
 
   def save(self, folder: str | pathlib.Path) -> None:
-    """Copies the tokenizer's files."""
+    """Copies the tokenizer's files, or writes new ones if it was changed."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if self._is_changed:
+      self._tokenizer.save_pretrained(str(folder))
+      return
     for name in FILES:
       source = self.folder / name
       if source.exists() and source.resolve() != (folder / name).resolve():

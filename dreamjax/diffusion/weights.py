@@ -1,17 +1,24 @@
-"""Model folders in diffusers format, read and written."""
+"""Models read from where they are, and written in diffusers format."""
 
+from collections.abc import Sequence
+import contextlib
 import dataclasses
 import json
 import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dreamjax.diffusion import clip
+from dreamjax.diffusion import embedding
+from dreamjax.diffusion import hub
 from dreamjax.diffusion import keys
+from dreamjax.diffusion import lora
 from dreamjax.diffusion import model as model_lib
 from dreamjax.diffusion import schedule
+from dreamjax.diffusion import single_file
 from dreamjax.diffusion import tensors
 from dreamjax.diffusion import text
 from dreamjax.diffusion import unet
@@ -34,39 +41,47 @@ CLASSES = {
 """What model_index.json calls the parts."""
 
 
+def locate(name: str | pathlib.Path) -> tuple[pathlib.Path, ...]:
+  """Where a model is: its folder, or its file and its tokenizer's folder.
+
+  A name such as owner/model that is no path here is looked up on the Hugging
+  Face hub, and what is not on this machine yet is downloaded.
+
+  Raises:
+    WeightsError: it cannot be had. Whether it is usable, `load` says.
+  """
+  path = pathlib.Path(name)
+  if path.suffix == ".safetensors" and path.is_file():
+    return path, single_file.tokenizer_folder(path)
+  is_file_name = path.suffix in (".safetensors", *tensors.PICKLES)
+  if hub.NAME.fullmatch(str(name)) and not (path.exists() or is_file_name):
+    return (hub.model(str(name), STEMS),)
+  return (path,)
+
+
 def read_model(
-    folder: str | pathlib.Path, dtype: Any = "float32"
+    name: str | pathlib.Path,
+    dtype: Any = "float32",
+    prediction: str | None = None,
 ) -> tuple[model_lib.Model, schedule.NoiseSchedule]:
-  """What a model folder says about its networks; no weights are read.
+  """What a model says about its networks; no weights are read.
 
   Args:
-    folder: as for `load`.
+    name: as for `load`; of a folder the configs will do.
     dtype: of the arithmetic.
+    prediction: as for `load`.
   Returns:
     The static model and its noise schedule.
   Raises:
-    WeightsError: the folder or a value in it is not usable.
+    WeightsError: the model or a value in it is not usable.
   """
-  folder = pathlib.Path(folder)
-  _require_folder(folder)
-  read = lambda part: tensors.read_json(folder / part / "config.json")
-  try:
-    model = model_lib.Model(
-        clip.read_config(read("text_encoder")),
-        vae.read_config(read("vae")),
-        unet.read_config(read("unet")),
-        dtype,
-    )
-    noise = schedule.make(
-        schedule.read_config(
-            tensors.read_json(folder / "scheduler" / "scheduler_config.json")
-        )
-    )
-  except tensors.WeightsError:
-    raise
-  except (TypeError, ValueError) as error:
-    raise tensors.WeightsError(f"{folder}: {error}") from error
-  return model, noise
+  path, *rest = locate(name)
+  with _faults(path):
+    if rest:
+      parts = single_file.read(path, *rest, prediction)[:4]
+    else:
+      parts = _read_configs(path, prediction)
+    return _put_together(*parts, dtype)
 
 
 def shapes(model: model_lib.Model) -> dict[str, Any]:
@@ -81,46 +96,130 @@ def shapes(model: model_lib.Model) -> dict[str, Any]:
 
 
 def load(
-    folder: str | pathlib.Path, dtype: Any = "float32"
+    name: str | pathlib.Path,
+    dtype: Any = "float32",
+    prediction: str | None = None,
+    loras: Sequence[tuple[str | pathlib.Path, float]] = (),
+    embeddings: Sequence[str | pathlib.Path] = (),
 ) -> model_lib.StableDiffusion:
-  """Opens a Stable Diffusion 1.x or 2.x folder in diffusers format.
+  """Opens a Stable Diffusion 1.x or 2.x.
 
   Args:
-    folder: it holds model_index.json; nothing is downloaded and no pickle is
+    name: folder in diffusers format (it holds model_index.json), safetensors
+      file in the original layout, or name on the Hugging Face hub; no pickle is
       opened.
     dtype: of the arithmetic and of the large parameters.
+    prediction: one of schedule.PREDICTIONS, what the UNet of a file predicts;
+      None takes what the folder says, or epsilon for a file of 1.x.
+    loras: LoRA files and their scales, merged into the weights.
+    embeddings: textual inversion files, whose words the tokenizer then knows.
   Returns:
     The model; parameters on the default device.
   Raises:
     WeightsError: the folder, a file or a value in it is not usable.
   """
-  folder = pathlib.Path(folder)
-  model, noise = read_model(folder, dtype)
+  path, *rest = locate(name)
+  with _faults(path):
+    if rest:
+      parts = single_file.read(path, *rest, prediction)
+    else:
+      parts = _read_folder(path, prediction)
+    model, noise = _put_together(*parts[:4], dtype)
+    wanted = model.shapes()
+  words, vectors = embedding.read(embeddings, model.text_encoder.hidden_size)
   tokenizer = text.Tokenizer(
-      folder / "tokenizer", model.text_encoder.max_position_embeddings
+      parts.tokenizer,
+      model.text_encoder.max_position_embeddings,
+      parts.padding,
+      words,
   )
-  if tokenizer.size > model.text_encoder.vocab_size:
+  known = tokenizer.size - len(words)
+  if known > model.text_encoder.vocab_size:
     raise tensors.WeightsError(
-        f"{folder}: the tokenizer has {tokenizer.size} ids, the text encoder"
+        f"{path}: the tokenizer has {known} ids, the text encoder"
         f" {model.text_encoder.vocab_size}; they are not of one model."
     )
+  arrays = parts.arrays
+  for lora_path, scale in loras:
+    arrays = lora.merge(arrays, lora_path, scale)
   params = {
-      name: keys.from_checkpoint(
-          tensors.read_component(folder / name, STEMS[name]),
-          wanted,
-          str(folder / name),
+      component: keys.from_checkpoint(
+          arrays[component],
+          wanted[component],
+          f"{path}: {component}",
           model.dtype,
       )
-      for name, wanted in model.shapes().items()
+      for component in model_lib.COMPONENTS
   }
+  if words:
+    model, params = _with_vectors(model, params, known, vectors)
   return model_lib.StableDiffusion(model, params, noise, tokenizer)
+
+
+@contextlib.contextmanager
+def _faults(path):
+  """What is wrong with a model's values becomes a `WeightsError`."""
+  try:
+    yield
+  except tensors.WeightsError:
+    raise
+  except (TypeError, ValueError) as error:
+    raise tensors.WeightsError(f"{path}: {error}") from error
+
+
+def _put_together(text_encoder, autoencoder, denoiser, noise, dtype):
+  """(model.Model, schedule.NoiseSchedule) of the configs of a model."""
+  model = model_lib.Model(text_encoder, autoencoder, denoiser, dtype)
+  return model, schedule.make(noise)
+
+
+def _read_configs(folder, prediction):
+  """The first fields of model.Parts."""
+  if prediction is not None:
+    raise ValueError("the folder says itself what its UNet predicts.")
+  _require_folder(folder)
+  read = lambda part, file="config.json": tensors.read_json(
+      folder / part / file
+  )
+  return (
+      clip.read_config(read("text_encoder")),
+      vae.read_config(read("vae")),
+      unet.read_config(read("unet")),
+      schedule.read_config(read("scheduler", "scheduler_config.json")),
+  )
+
+
+def _read_folder(folder, prediction):
+  return model_lib.Parts(
+      *_read_configs(folder, prediction),
+      {
+          name: keys.today(
+              tensors.read_component(folder / name, stem), str(folder / name)
+          )
+          for name, stem in STEMS.items()
+      },
+      folder / "tokenizer",
+  )
+
+
+def _with_vectors(model, params, known, vectors):
+  """Model and parameters whose ids from `known` on have these vectors."""
+  name = "embeddings.token_embedding"
+  table = params["text_encoder"][name]["embedding"]
+  table = jnp.concatenate([table[:known], jnp.asarray(vectors, table.dtype)])
+  tower = params["text_encoder"] | {name: {"embedding": table}}
+  config = dataclasses.replace(model.text_encoder, vocab_size=len(table))
+  return (
+      dataclasses.replace(model, text_encoder=config),
+      params | {"text_encoder": tower},
+  )
 
 
 def _require_folder(folder):
   advice = (
-      "want a Stable Diffusion 1.x or 2.x folder in diffusers format, the one"
-      " with model_index.json (hf download <name> --local-dir <folder> makes"
-      " one)."
+      "want a Stable Diffusion 1.x or 2.x: a folder in diffusers format, the"
+      " one with model_index.json (hf download <name> --local-dir <folder>"
+      " makes one), or a .safetensors file."
   )
   if folder.suffix in tensors.PICKLES:
     raise tensors.WeightsError(f"{folder}: a pickle. {tensors.SAFE_WAY}")

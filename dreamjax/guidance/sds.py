@@ -5,12 +5,25 @@ idea e of that noise, the gradient is w(t) (e - n) (Poole et al. 2022, Eq. 3).
 Because e - n = (a_t / s_t) (z - x), where x is the clean latent that e means,
 w = s_t / a_t descends on the distance between z and x.
 
+One look at z_t gives a mean of all that x may be, without the small things.
+With several, x is sampled instead: deterministic steps of DDIM (Song et al.
+2021, Eq. 12) lead from t to 0 (as in ReconFusion, Wu et al. 2024), and e is
+the noise that lies between z_t and the x that was found.
+
+The same pull can be felt by the image instead: from what is rendered to the
+picture that x decodes to (the image-space term of HiFA, Zhu and Zhuang 2023).
+It costs a decoder's forward pass and saves the encoder's backward pass. What
+the autoencoder does not give back as it got it pulls too, most where t is low.
+
 Notation: B views, K noises per view, h w latent pixels, C latent channels, N
 tokens, E embedding width, T timesteps; a_t and s_t as in
 diffusion/schedule.py.
 """
 
+import functools
+
 import jax
+from jax import lax
 from jax import random
 import jax.numpy as jnp
 
@@ -81,7 +94,7 @@ def gradient(
   """Gradient of a mean over views and latent numbers; see the module.
 
   All views, noises and both branches of classifier-free guidance go through
-  the denoiser in one call, and it is not differentiated.
+  the denoiser in one call per step of DDIM, and it is not differentiated.
 
   Args:
     key: the step's key for guidance.
@@ -96,10 +109,12 @@ def gradient(
     schedule: diffusion.schedule.NoiseSchedule; it knows what is predicted.
     config: config.GuidanceConfig.
   Returns:
-    f32[B, h, w, C];
+    f32[B, h, w, C], strength (z - x) over the number of latent numbers, x the
+      mean of the clean latents that the noises gave;
+    strength, f32[B];
     diagnostics, dict of f32[], means over views and noises: "residual", root
-    mean square of e - n; "text", |c - u| / |u - n| of the predictions with
-    (c) and without (u) text; "t", timestep.
+    mean square of e - n; "text", |c - u| / |u - n| of the first predictions
+    with (c) and without (u) text; "t", timestep.
   """
   key_t, key_noise = random.split(key)
   count, size = config.noise_samples, latent.shape[0]
@@ -113,25 +128,20 @@ def gradient(
       jnp.tile(context, (count, 1, 1)),
       jnp.broadcast_to(empty, (count * size, *empty.shape)),
   ])
-  output = denoise(
-      jnp.concatenate([noisy, noisy]), jnp.concatenate([t, t]), both
-  )
-  conditional, unconditional = (
-      schedule_lib.predict_noise(schedule, branch, noisy, t)
-      for branch in jnp.split(output, 2)
-  )
-  guided = guide.classifier_free(conditional, unconditional, config.scale)
+  predict = functools.partial(_predict, denoise, schedule, config, both)
+  conditional, unconditional, guided = predict(noisy, t)
   alpha, sigma = schedule_lib.alpha_sigma(schedule, t)
-  if config.rescale:
-    guided = _rescale(
-        guided, conditional, noisy, _column(alpha), _column(sigma),
-        config.rescale,
+  if config.denoise_steps > 1:
+    clean = _sample(
+        predict, schedule, config.denoise_steps, noisy, t, guided
     )
+    guided = (noisy - _column(alpha) * clean) / _column(sigma)
   residual = guided - noise
   weight = jnp.minimum(
       WEIGHTINGS[config.weighting](alpha, sigma), config.weight_cap
   )
   weighted = (_column(weight) * residual).reshape((count,) + latent.shape)
+  strength = jnp.mean((weight * alpha / sigma).reshape(count, size), axis=0)
   text = _norm(conditional - unconditional)
   surprise = jnp.maximum(_norm(unconditional - noise), 1e-12)
   diagnostics = {
@@ -139,7 +149,82 @@ def gradient(
       "text": jnp.mean(text / surprise),
       "t": jnp.mean(t.astype(jnp.float32)),
   }
-  return jnp.mean(weighted, axis=0) / latent.size, diagnostics
+  return jnp.mean(weighted, axis=0) / latent.size, strength, diagnostics
+
+
+def image_gradient(image, latent, gradient, strength, decode):
+  """The gradient of the same mean, taken on images; see the module.
+
+  Args:
+    image: f32[B, H, W, 3], what `latent` encodes.
+    latent: f32[B, h, w, C], as in `gradient`.
+    gradient: f32[B, h, w, C], of `gradient`.
+    strength: f32[B], of `gradient`.
+    decode: f32[B, h, w, C] -> f32[B, H, W, 3]; it is not differentiated.
+  Returns:
+    f32[B, H, W, 3].
+  """
+  strength = _column(strength)
+  clean = latent - gradient * latent.size / jnp.maximum(strength, 1e-12)
+  return strength * (image - decode(clean)) / image.size
+
+
+def _predict(denoise, schedule, config, context, noisy, t):
+  """The noise (with text, without, guided), each f32[B, h, w, C].
+
+  Args:
+    denoise: see `gradient`.
+    schedule: as well.
+    config: as well.
+    context: f32[2 B, N, E], texts and then no texts.
+    noisy: f32[B, h, w, C].
+    t: i32[B].
+  """
+  output = denoise(
+      jnp.concatenate([noisy, noisy]), jnp.concatenate([t, t]), context
+  )
+  conditional, unconditional = (
+      schedule_lib.predict_noise(schedule, branch, noisy, t)
+      for branch in jnp.split(output, 2)
+  )
+  guided = guide.classifier_free(conditional, unconditional, config.scale)
+  if config.rescale:
+    alpha, sigma = map(_column, schedule_lib.alpha_sigma(schedule, t))
+    guided = _rescale(
+        guided, conditional, noisy, alpha, sigma, config.rescale
+    )
+  return conditional, unconditional, guided
+
+
+def _sample(predict, schedule, steps, noisy, t, guided):
+  """The clean latent at the end of so many steps of DDIM.
+
+  Args:
+    predict: (noisy, t) -> (_, _, guided noise).
+    schedule: diffusion.schedule.NoiseSchedule.
+    steps: equal ones, from t to 0.
+    noisy: f32[B, h, w, C], z_t.
+    t: i32[B].
+    guided: f32[B, h, w, C], the guided noise of z_t: the first step's.
+  Returns:
+    f32[B, h, w, C].
+  """
+
+  def clean(noisy, t, guided):
+    alpha, sigma = schedule_lib.alpha_sigma(schedule, t)
+    return (noisy - _column(sigma) * guided) / _column(alpha)
+
+  def step(number, carry):
+    noisy, guided = carry
+    now, then = (t * (steps - n) // steps for n in (number, number + 1))
+    noisy = schedule_lib.add_noise(
+        schedule, clean(noisy, now, guided), guided, then
+    )
+    return noisy, predict(noisy, then)[2]
+
+  # The last prediction, at t / steps, says what lies at 0.
+  noisy, guided = lax.fori_loop(0, steps - 1, step, (noisy, guided))
+  return clean(noisy, t // steps, guided)
 
 
 def _rescale(guided, conditional, noisy, alpha, sigma, share):

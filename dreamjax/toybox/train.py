@@ -36,9 +36,11 @@ from dreamjax.toybox import training
 from dreamjax.toybox import words
 
 # Parts of the config that the renderings depend on.
-_SEEN = ("camera", "shading", "prompt", "background")
+_SEEN = ("camera", "shading", "background")
 # Each picture is encoded with as many colours and backgrounds.
 _PAINTS = 4
+# Of 1024 pictures those that a sheet of the autoencoder shows.
+_SHOWN = slice(None, None, 67)
 _SHEET_VIEWS = ("front view", "left side view", "back view", words.OVERHEAD)
 _SHEET_STEPS = 25
 _SHEET_SCALE = 3.0
@@ -134,7 +136,14 @@ def _seen(config) -> dict[str, Any]:
   """What the renderings depend on of a config, as a JSON tree."""
   tree = config_io.to_dict(config)
   seen = {name: tree[name] for name in _SEEN}
-  return seen | {"render": {"resolution": config.render.resolution}}
+  prompt = tree["prompt"]
+  return seen | {
+      "render": {"resolution": config.render.resolution},
+      "prompt": {
+          name: prompt[name]
+          for name in ("views", "overhead", "overhead_degrees")
+      },
+  }
 
 
 def _tokenizer(folder):
@@ -180,7 +189,7 @@ def _train_vae(folder, config, seed, pictures, params) -> dict[str, Any]:
         lambda layers, color: pictures_lib.compose(
             layers, color, random.key(seed), config.background
         )
-    )(layers[::64], color[every][::64]))
+    )(layers[_SHOWN], color[every][_SHOWN]))
     latent = jax.jit(prior.MODEL.encode_image)({"vae": params}, image)
     again = np.asarray(
         jax.jit(prior.MODEL.decode_image)({"vae": params}, latent)

@@ -85,7 +85,7 @@ def without(name):
         ({"extra.weight": np.zeros(1, "f4")}, "1 tensors are unknown.*'ex"),
         (
             {"conv.weight": np.zeros((5, 2, 3, 4), "f4")},
-            r"conv.weight is \(5, 2, 3, 4\), config.json wants \(5, 2, 3, 3\)",
+            r"conv.weight is \(5, 2, 3, 4\), the config wants \(5, 2, 3, 3\)",
         ),
         ({"mix.0.weight": np.zeros(6, "f4")}, r"mix.0.weight is \(6,"),
         ({"mix.0.bias": np.zeros(3, "i4")}, "mix.0.bias is int32"),

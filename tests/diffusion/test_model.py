@@ -44,14 +44,19 @@ def test_shapes_and_types_are_as_promised(pipeline):
   assert (output.shape, output.dtype) == ((2, 8, 8, 4), jnp.float32)
 
 
-def test_distillation_needs_neither_the_text_tower_nor_the_decoder(pipeline):
+@pytest.mark.parametrize("with_decoder", [False, True])
+def test_distillation_needs_no_text_tower_and_rarely_the_decoder(
+    pipeline, with_decoder
+):
   model = pipeline.model
-  params = model.distillation_params(pipeline.params)
+  params = model.distillation_params(pipeline.params, with_decoder)
   assert params.keys() == {"vae", "unet"}
-  assert params["vae"].keys() == {"encoder", "quant_conv"}
-  for function, arguments in (
-      (model.encode_image, (image(),)), (model.denoise, inputs())
-  ):
+  functions = [(model.encode_image, (image(),)), (model.denoise, inputs())]
+  if with_decoder:
+    functions.append((model.decode_image, (jnp.zeros((2, 8, 8, 4)),)))
+  else:
+    assert params["vae"].keys() == {"encoder", "quant_conv"}
+  for function, arguments in functions:
     whole = jax.eval_shape(function, pipeline.params, *arguments)
     assert jax.eval_shape(function, params, *arguments) == whole
 

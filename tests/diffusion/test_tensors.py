@@ -5,6 +5,8 @@ import pickle
 import struct
 import zipfile
 
+import hypothesis
+from hypothesis import strategies
 import ml_dtypes
 import numpy as np
 import pytest
@@ -38,6 +40,13 @@ def test_what_is_written_is_read_back(tmp_path):
     assert not read[name].flags.writeable
 
 
+def test_files_are_as_readable_as_any_other(tmp_path):
+  (tmp_path / "other").touch()
+  tensors.write(tmp_path / "a.safetensors", ARRAYS)
+  mode = lambda name: (tmp_path / name).stat().st_mode
+  assert mode("a.safetensors") == mode("other")
+
+
 def test_transposed_arrays_are_written_in_their_own_order(tmp_path):
   path = tmp_path / "a.safetensors"
   tensors.write(path, {"a": ARRAYS["a"].T})
@@ -62,6 +71,9 @@ MALFORMED = {
     "wrong span": pack({"a": entry((3,), (0, 8))}, bytes(8)),
     "span past the end": pack({"a": entry()}, bytes(4)),
     "a terabyte": pack({"a": entry((2**38,), (0, 2**40))}, bytes(8)),
+    "empty but endless": pack({"a": entry((0, 2**70), (0, 0))}),
+    "too many sides": pack({"a": entry((1,) * 100, (0, 4))}, bytes(4)),
+    "endless number": pack(b'{"a": ' + b"1" * 5000 + b"}"),
     "overlap": pack(
         {"a": entry(), "b": entry((2,), (4, 12))}, bytes(12)
     ),
@@ -80,6 +92,22 @@ def test_a_malformed_file_is_one_clear_error(content, tmp_path):
   path.write_bytes(content)
   with pytest.raises(tensors.WeightsError, match="bad.safetensors"):
     tensors.read(path)
+
+
+def test_notes_of_the_writer_are_read(tmp_path):
+  path = tmp_path / "a.safetensors"
+  path.write_bytes(pack({"__metadata__": {"a": "b"}}))
+  assert tensors.read_metadata(path) == {"a": "b"}
+  path.write_bytes(pack({}))
+  assert tensors.read_metadata(path) == {}
+
+
+@pytest.mark.parametrize("notes", [[], {"a": 1}, None])
+def test_notes_that_are_no_texts_are_one_clear_error(notes, tmp_path):
+  path = tmp_path / "a.safetensors"
+  path.write_bytes(pack({"__metadata__": notes}))
+  with pytest.raises(tensors.WeightsError, match="not a dict of texts"):
+    tensors.read_metadata(path)
 
 
 def test_a_missing_file_is_one_clear_error(tmp_path):
@@ -175,7 +203,9 @@ def test_a_folder_without_tensors_is_one_clear_error(tmp_path):
     tensors.read_component(tmp_path, "m")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "\x00"])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "\x00", "[" * 100_000, '{"a": ' + "1" * 5000 + "}"]
+)
 def test_json_that_is_no_object_is_one_clear_error(content, tmp_path):
   (tmp_path / "a.json").write_text(content)
   with pytest.raises(tensors.WeightsError, match="JSON"):
@@ -195,5 +225,68 @@ def test_no_mutation_of_a_file_ends_in_another_error(tmp_path):
     try:
       for array in tensors.read(path).values():
         array.copy()
+    except tensors.WeightsError:
+      pass
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+  return tmp_path_factory.mktemp("fuzz") / "m.safetensors"
+
+
+PATIENT = hypothesis.settings(
+    deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+"""For machines that are busy with something else."""
+
+NUMBERS = strategies.one_of(
+    strategies.integers(-2, 9), strategies.sampled_from([2**31, 2**63, 2**64])
+)
+ENTRIES = strategies.fixed_dictionaries({
+    "dtype": strategies.sampled_from([*tensors.DTYPES, "F8", 3]),
+    "shape": strategies.lists(NUMBERS, max_size=4),
+    "data_offsets": strategies.lists(NUMBERS, min_size=1, max_size=3),
+})
+ANYTHING = strategies.recursive(
+    strategies.one_of(
+        strategies.none(),
+        strategies.booleans(),
+        strategies.floats(),
+        strategies.text(max_size=3),
+        NUMBERS,
+    ),
+    lambda inner: strategies.one_of(
+        strategies.lists(inner, max_size=3),
+        strategies.dictionaries(
+            strategies.sampled_from(["dtype", "shape", "data_offsets", "x"]),
+            inner,
+        ),
+    ),
+    max_leaves=5,
+)
+HEADERS = strategies.dictionaries(
+    strategies.sampled_from(["a", "b", "", "__metadata__"]),
+    strategies.one_of(ENTRIES, ANYTHING),
+)
+
+
+@PATIENT
+@hypothesis.given(HEADERS, strategies.binary(max_size=16))
+def test_no_header_ends_in_another_error(file, header, data):
+  file.write_bytes(pack(header, data))
+  for read in (tensors.read, tensors.read_metadata):
+    try:
+      read(file)
+    except tensors.WeightsError:
+      pass
+
+
+@PATIENT
+@hypothesis.given(strategies.binary(max_size=64))
+def test_no_bytes_end_in_another_error(file, data):
+  for content in (data, pack(data)):
+    file.write_bytes(content)
+    try:
+      tensors.read(file)
     except tensors.WeightsError:
       pass

@@ -195,7 +195,7 @@ def damage_file_as_folder(folder):
         (damage_no_weights, "no diffusion_pytorch_model.safetensors there"),
         (damage_pickle_only, "pytorch_model.bin: a pickle"),
         (damage_cut_short, "span|past|ends at byte"),
-        (damage_wider_config, "fc1.bias is .64,., config.json wants .128,."),
+        (damage_wider_config, "fc1.bias is .64,., the config wants .128,."),
         (damage_deeper_config, "tensors are missing"),
         (damage_shallower_config, "tensors are unknown"),
         (damage_small_vocabulary, "tokenizer has 14 ids, the text encoder 13"),

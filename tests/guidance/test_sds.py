@@ -43,6 +43,12 @@ def distil(world, answer, *arguments, schedule, config):
 
 def gradient(config, t=0.5, views=2, **changes):
   """sds.gradient of `CLEAN` in every view, times its size; diagnostics."""
+  result, _, diagnostics = everything(config, t, views, **changes)
+  return result, diagnostics
+
+
+def everything(config, t=0.5, views=2, **changes):
+  """As `gradient`, with the strength in between."""
   chosen = {
       "world": WORLD,
       "answer": oracle_lib.denoise,
@@ -52,7 +58,7 @@ def gradient(config, t=0.5, views=2, **changes):
       "empty": KNOWS[1],
       "schedule": SCHEDULE,
   } | changes
-  result, diagnostics = distil(
+  result, strength, diagnostics = distil(
       chosen["world"],
       chosen["answer"],
       KEY,
@@ -65,7 +71,7 @@ def gradient(config, t=0.5, views=2, **changes):
       config=config,
   )
   assert result.shape == chosen["latent"].shape
-  return result * result.size, diagnostics
+  return result * result.size, strength, diagnostics
 
 
 def alpha_sigma(t):
@@ -148,9 +154,11 @@ def test_each_view_follows_its_own_text():
   np.testing.assert_allclose(result[1], CLEAN - EMPTY, atol=1e-4)
 
 
-@pytest.mark.parametrize("share", [0.5, 1.0])
-def test_rescale_takes_back_the_spread_of_the_guided_image(share):
-  config = one_time(scale=20.0, weighting="x0", rescale=share)
+@pytest.mark.parametrize("share, steps", [(0.5, 1), (1.0, 1), (1.0, 3)])
+def test_rescale_takes_back_the_spread_of_the_guided_image(share, steps):
+  config = one_time(
+      scale=20.0, weighting="x0", rescale=share, denoise_steps=steps
+  )
   result, _ = gradient(config, 0.7)
   guided = EMPTY + 20.0 * (TEXT - EMPTY)
   ratio = jnp.std(TEXT) / jnp.std(guided)
@@ -317,3 +325,99 @@ def test_timesteps_follow_their_schedules_whatever_t_is():
   edge = config_lib.constant(1.0)
   config = config_lib.GuidanceConfig(t_min=edge, t_max=edge)
   assert (timesteps(config) == 999).all()
+
+
+@pytest.mark.parametrize("weighting", ["sds", "x0"])
+def test_images_are_pulled_to_what_the_mean_clean_latent_decodes_to(weighting):
+  # Two noises at different t, with texts that agree with neither image.
+  unsure = jnp.broadcast_to(jnp.log(jnp.array([0.7, 0.3])), (2, 1, 2))
+  config = config_lib.GuidanceConfig(
+      scale=1.0, noise_samples=2, weighting=weighting
+  )
+  result, strength, _ = everything(config, context=unsure)
+  latent = jnp.broadcast_to(CLEAN, (2, *SHAPE))
+  image = random.uniform(random.key(9), (2, 6, 6, 3))
+  seen = []
+
+  def decode(clean):
+    seen.append(clean)
+    return jnp.full((2, 6, 6, 3), 0.25)
+
+  pulled = sds.image_gradient(
+      image, latent, result / result.size, strength, decode
+  )
+  want = strength[:, None, None, None] * (image - 0.25) / image.size
+  np.testing.assert_allclose(pulled, want, rtol=1e-5)
+  np.testing.assert_allclose(
+      latent - seen[0],
+      result / strength[:, None, None, None],
+      rtol=1e-4,
+      atol=1e-5,
+  )
+  if weighting == "x0":
+    np.testing.assert_allclose(strength, 1.0, rtol=1e-5)
+
+
+def test_a_sure_denoiser_decodes_its_image_whatever_the_weights():
+  config = config_lib.GuidanceConfig(scale=1.0, noise_samples=3)
+  result, strength, _ = everything(config)
+  latent = jnp.broadcast_to(CLEAN, (2, *SHAPE))
+  pulled = sds.image_gradient(
+      jnp.zeros((2, *SHAPE)), latent, result / result.size, strength,
+      lambda clean: clean,
+  )
+  target = -pulled * pulled.size / strength[:, None, None, None]
+  for view in target:
+    np.testing.assert_allclose(view, TEXT, rtol=1e-3, atol=1e-3)
+
+
+def test_steps_of_ddim_follow_a_straight_line_to_a_sure_image():
+  # Whatever the path, a denoiser that knows one image ends there.
+  config = config_lib.GuidanceConfig(
+      scale=1.0, weighting="x0", denoise_steps=4, noise_samples=2
+  )
+  result, _ = gradient(config)
+  for view in result:
+    np.testing.assert_allclose(view, CLEAN - TEXT, rtol=1e-3, atol=1e-3)
+
+
+def test_many_steps_decide_where_one_step_hesitates():
+  # Two images far apart, equally likely: from nearly pure noise one look sees
+  # their mean, and a path ends at one of them.
+  doubtful = jnp.zeros((1, 1, 2))
+  distance = lambda steps: _distance_to_an_image(
+      one_time(weighting="x0", denoise_steps=steps), doubtful
+  )
+  apart = float(jnp.linalg.norm(TEXT - EMPTY))
+  assert distance(1) > 0.1 * apart
+  assert distance(16) < 0.02 * apart
+
+
+def _distance_to_an_image(config, context):
+  views = 4
+  result, _ = gradient(
+      config,
+      0.95,
+      views=views,
+      context=jnp.broadcast_to(context, (views, 1, 2)),
+      empty=context[0],
+      latent=jnp.zeros((views, *SHAPE)),
+  )
+  distance = jnp.stack([
+      jnp.linalg.norm((-result - image).reshape(views, -1), axis=-1)
+      for image in (TEXT, EMPTY)
+  ])
+  return float(distance.min(0).mean())
+
+
+def test_every_step_sees_the_times_of_ddim():
+  seen = []
+
+  def denoise(world, noisy, t, context):
+    jax.debug.callback(lambda t: seen.append(int(t[0])), t)
+    return oracle_lib.denoise(world, noisy, t, context)
+
+  result, _ = gradient(one_time(denoise_steps=4), 0.8, answer=denoise)
+  jax.block_until_ready(result)
+  jax.effects_barrier()
+  assert sorted(seen, reverse=True) == [800, 600, 400, 200]
