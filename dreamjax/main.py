@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       print(options_lib.help_text())
       return OK
     options = options_lib.parse(argv, list(_VERBS))
-    allocator.keep_freed_memory()
+    allocator.keep_freed_memory(large=False)
     return _VERBS[options.verb](options)
   except options_lib.InputError as error:
     print(f"dreamjax: {error}", file=sys.stderr)

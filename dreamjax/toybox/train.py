@@ -50,7 +50,7 @@ def main(argv):
   """Runs the training that the flags ask for."""
   if len(argv) > 1 or not flags.FLAGS.workdir:
     raise app.UsageError("give --workdir=FOLDER and no other words.")
-  allocator.keep_freed_memory()
+  allocator.keep_freed_memory(large=True)
   logging.set_verbosity(logging.WARNING)  # Orbax tells a story per save.
   folder = pathlib.Path(flags.FLAGS.workdir)
   folder.mkdir(parents=True, exist_ok=True)

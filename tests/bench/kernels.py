@@ -187,7 +187,7 @@ def _composite_cases(num_points):
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"{argv[1:]} is not a flag.")
-  allocator.keep_freed_memory()  # As the command line does.
+  allocator.keep_freed_memory(large=True)
   num_points = 2**_LOG2_POINTS.value
   makers = (
       functools.partial(_hash_cases, "small", (5, 4, 18, 8, 64)),
