@@ -22,10 +22,10 @@ from dreamjax import allocator
 from dreamjax import checkpoint
 from dreamjax import config_io
 from dreamjax.diffusion import model as model_lib
+from dreamjax.diffusion import model_folder
 from dreamjax.diffusion import sample
 from dreamjax.diffusion import schedule as schedule_lib
 from dreamjax.diffusion import text
-from dreamjax.diffusion import weights
 from dreamjax.outputs import files
 from dreamjax.outputs import images
 from dreamjax.toybox import autoencoder
@@ -83,7 +83,7 @@ def main(argv):
     pipeline = model_lib.StableDiffusion(
         prior.MODEL, params | trained, schedule, tokenizer
     )
-    weights.save(folder / "weights", pipeline, np.float16)
+    model_folder.save(folder / "weights", pipeline, np.float16)
     _sheet(folder / f"samples_{done:06d}.png", pipeline)
 
   update = denoiser.make_update(prior.MODEL, schedule, flags.FLAGS.unet_steps)

@@ -11,12 +11,12 @@ import pytest
 from dreamjax.diffusion import clip
 from dreamjax.diffusion import keys
 from dreamjax.diffusion import model as model_lib
+from dreamjax.diffusion import model_folder
 from dreamjax.diffusion import schedule
 from dreamjax.diffusion import tensors
 from dreamjax.diffusion import text
 from dreamjax.diffusion import unet
 from dreamjax.diffusion import vae
-from dreamjax.diffusion import weights
 
 VOCABULARY = {
     token: index
@@ -95,7 +95,7 @@ def pipeline(tokenizer_folder):
 @pytest.fixture
 def folder(pipeline, tmp_path):
   """A model folder that the test may damage."""
-  weights.save(tmp_path / "model", pipeline)
+  model_folder.save(tmp_path / "model", pipeline)
   return tmp_path / "model"
 
 

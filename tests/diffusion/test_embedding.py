@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from dreamjax.diffusion import embedding
+from dreamjax.diffusion import model_folder
 from dreamjax.diffusion import tensors
 from dreamjax.diffusion import text
 from dreamjax.diffusion import weights
@@ -101,7 +102,7 @@ def test_a_loaded_model_knows_the_words(pipeline, folder, tmp_path):
       table(half)[14:], ROWS.astype(ml_dtypes.bfloat16)
   )
 
-  weights.save(tmp_path / "saved", loaded)
+  model_folder.save(tmp_path / "saved", loaded)
   again = weights.load(tmp_path / "saved")
   assert again.tokenizer(["a <cat> dog mug"])[0].tolist() == ids
   np.testing.assert_array_equal(table(again), table(loaded))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dreamjax.diffusion import model_folder
 from dreamjax.diffusion import sample
 from dreamjax.diffusion import weights
 
@@ -314,7 +315,7 @@ def test_diffusers_opens_what_we_write_and_draws_the_same(
 ):
   torch = pytest.importorskip("torch")
   diffusers = pytest.importorskip("diffusers")
-  weights.save(tmp_path, pipeline, dtype)
+  model_folder.save(tmp_path, pipeline, dtype)
   pipe = diffusers.StableDiffusionPipeline.from_pretrained(
       tmp_path, dtype=torch.float32
   )

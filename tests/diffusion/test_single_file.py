@@ -13,6 +13,7 @@ from dreamjax.diffusion import clip
 from dreamjax.diffusion import hub
 from dreamjax.diffusion import keys
 from dreamjax.diffusion import model as model_lib
+from dreamjax.diffusion import model_folder
 from dreamjax.diffusion import single_file
 from dreamjax.diffusion import tensors
 from dreamjax.diffusion import unet
@@ -123,7 +124,7 @@ def test_a_loaded_file_becomes_a_folder(
 ):
   path = write(tmp_path, file_arrays, tokenizer_folder)
   loaded = weights.load(path, prediction="epsilon")
-  weights.save(tmp_path / "folder", loaded)
+  model_folder.save(tmp_path / "folder", loaded)
   again = weights.load(tmp_path / "folder")
   assert again.model == loaded.model
   assert_equal(again.params, file_model.params)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dreamjax.diffusion import model_folder
 from dreamjax.diffusion import schedule
 from dreamjax.diffusion import tensors
 from dreamjax.diffusion import text
@@ -36,7 +37,7 @@ def test_a_folder_comes_back_as_it_was(pipeline, folder):
 
 def test_half_precision_is_stored_on_request(pipeline, folder):
   whole = weights.load(folder)
-  weights.save(folder, pipeline, np.float16)
+  model_folder.save(folder, pipeline, np.float16)
   half = weights.load(folder)
   # float16 keeps 11 bits; values below 6e-5 lose some of them.
   jax.tree.map(
@@ -49,7 +50,7 @@ def test_half_precision_is_stored_on_request(pipeline, folder):
 
 
 def test_a_loaded_folder_can_be_saved_onto_itself(folder):
-  weights.save(folder, weights.load(folder))
+  model_folder.save(folder, weights.load(folder))
   weights.load(folder)
 
 
@@ -80,7 +81,7 @@ def test_a_parameter_that_overflows_half_precision_is_refused(
   params = jax.tree.map(lambda x: x, pipeline.params)
   params["unet"]["conv_in"]["bias"] = jnp.full((32,), 1e6)
   with pytest.raises(ValueError, match="unet: conv_in.bias is not finite"):
-    weights.save(tmp_path, pipeline._replace(params=params), np.float16)
+    model_folder.save(tmp_path, pipeline._replace(params=params), np.float16)
   assert not (tmp_path / "model_index.json").exists()
 
 
@@ -214,7 +215,7 @@ def test_a_damaged_folder_is_one_clear_error(damage, message, folder):
 
 def test_prediction_and_schedule_come_from_the_folder(pipeline, folder):
   config = schedule.ScheduleConfig(prediction_type="epsilon", beta_end=0.02)
-  weights.save(folder, pipeline._replace(schedule=schedule.make(config)))
+  model_folder.save(folder, pipeline._replace(schedule=schedule.make(config)))
   assert weights.load(folder).schedule.config == config
 
 
