@@ -14,6 +14,7 @@ import jax
 from dreamjax import config as config_lib
 from dreamjax import config_io
 from dreamjax import parallel
+from dreamjax import prior
 from dreamjax import step as step_lib
 from dreamjax import views
 from dreamjax.diffusion import weights
@@ -216,7 +217,7 @@ def encoder_share(config, model, schedule, where) -> float:
   size = config.guidance.image_size or model.image_size
   image = jax.ShapeDtypeStruct((where.views_per_device, size, size, 3), "f4")
   shared = _shapes(config, model, schedule)[2]
-  encode = jax.jit(step_lib.encode, static_argnums=(0, 1)).lower(
+  encode = jax.jit(prior.encode, static_argnums=(0, 1)).lower(
       config.guidance, model, shared.params, image
   )
   return encode.cost_analysis()["flops"] / (step * where.prompts_per_device)

@@ -16,6 +16,7 @@ import numpy as np
 
 from dreamjax import fields
 from dreamjax import parallel
+from dreamjax import prior
 from dreamjax import state as state_lib
 from dreamjax import step as step_lib
 from dreamjax import views
@@ -112,7 +113,7 @@ def measure(config, pipeline, trace=None) -> list[Row]:
   )
   prompt = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), prompt)
   shared = shared._replace(
-      params=step_lib.needed(config.guidance, model, pipeline.params),
+      params=prior.needed(config.guidance, model, pipeline.params),
       schedule=pipeline.schedule,
       key=random.key_data(random.key(0)),
       first=jnp.int32(first),
@@ -181,21 +182,21 @@ def _parts(
       images, penalty, _ = views.look(
           config, field, scene, drawn, mask, progress, with_normals
       )
-      return step_lib.resize(config.guidance, model, images.color), penalty
+      return prior.resize(config.guidance, model, images.color), penalty
 
     return jax.vjp(look, scene)
 
   def encode(params, image):
-    return step_lib.encode(config.guidance, model, params, image)
+    return prior.encode(config.guidance, model, params, image)
 
   def decode(params, latent):
-    return step_lib.decode(config.guidance, model, params, latent)
+    return prior.decode(config.guidance, model, params, latent)
 
   def denoise(params, *batch):
-    return step_lib.denoiser(config.guidance, model, params)(*batch)
+    return prior.denoiser(config.guidance, model, params)(*batch)
 
   def advance(state, gradient, progress):
-    return step_lib.advance(
+    return state_lib.advance(
         config, state, gradient, state.occupancy, jnp.bool_(True), progress
     )
 

@@ -58,6 +58,36 @@ def init(config, key):
   )
 
 
+def advance(config, state, gradient, grid, is_finite, progress):
+  """TrainState after the gradient, or as it was if that is not finite.
+
+  Args:
+    config: config.Config.
+    state: TrainState.
+    gradient: like its params.
+    grid: occupancy.Occupancy of the step.
+    is_finite: bool[].
+    progress: f32[], in [0, 1].
+  """
+  params, opt_state = optimizer.update(
+      config.optimizer, state.params, gradient, state.opt_state, progress
+  )
+  ema = optimizer.average(config.optimizer, state.ema, params)
+  params, ema, opt_state = jax.tree.map(
+      lambda new, old: jnp.where(is_finite, new, old),
+      (params, ema, opt_state),
+      (state.params, state.ema, state.opt_state),
+  )
+  return TrainState(
+      step=state.step + 1,
+      params=params,
+      ema=ema,
+      opt_state=opt_state,
+      occupancy=grid,
+      skipped=state.skipped + 1 - is_finite.astype(jnp.int32),
+  )
+
+
 def checked(state):
   """Names of the arrays that have to be finite, in the order of the road."""
   paths = jax.tree_util.tree_leaves_with_path(state.params)

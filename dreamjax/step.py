@@ -13,11 +13,10 @@ from jax import random
 import jax.numpy as jnp
 import optax
 
-from dreamjax import chunks
 from dreamjax import fields
 from dreamjax import occupancy
-from dreamjax import optimizer
 from dreamjax import parallel
+from dreamjax import prior
 from dreamjax import prompts
 from dreamjax import state as state_lib
 from dreamjax import views
@@ -51,7 +50,7 @@ class Shared(NamedTuple):
   """What is the same for all prompts and devices.
 
   Attributes:
-    params: of the model's `distillation_params`.
+    params: those of the model that a step reads, of prior.needed.
     schedule: diffusion.schedule.NoiseSchedule.
     key: u32[2], data of the run's key for steps.
     first: i32[], steps done before the call.
@@ -82,7 +81,7 @@ def shapes(config, model, params, schedule):
   number = jax.ShapeDtypeStruct((), jnp.int32)
   key = random.key(0)
   shared = Shared(
-      needed(config.guidance, model, params), schedule,
+      prior.needed(config.guidance, model, params), schedule,
       random.key_data(key), number, number,
   )
   several = jax.ShapeDtypeStruct(
@@ -154,14 +153,15 @@ def _step(
     images, penalty, overflow = views.look(
         config, field, params, drawn, grid.mask, progress, with_normals
     )
-    image = resize(config.guidance, model, images.color)
+    image = prior.resize(config.guidance, model, images.color)
     return (image, penalty), (images, overflow)
 
   (image, _), pull, (images, overflow) = jax.vjp(
       look, state.params, has_aux=True
   )
+  known = (config.guidance, model, shared.params)
   latent, pull_latent = jax.vjp(
-      lambda image: encode(config.guidance, model, shared.params, image), image
+      lambda image: prior.encode(*known, image), image
   )
   latent_gradient, strength, diagnostics = sds.gradient(
       key_guidance,
@@ -172,7 +172,7 @@ def _step(
       ),
       prompt.empty,
       progress,
-      denoiser(config.guidance, model, shared.params),
+      prior.denoiser(*known),
       shared.schedule,
       config.guidance,
   )
@@ -182,7 +182,7 @@ def _step(
         latent,
         latent_gradient,
         strength,
-        lambda clean: decode(config.guidance, model, shared.params, clean),
+        lambda clean: prior.decode(*known, clean),
     )
   else:
     (image_gradient,) = pull_latent(latent_gradient)
@@ -200,7 +200,9 @@ def _step(
       "overflow": overflow.astype(jnp.float32) / budget,
       **diagnostics,
   }, where)
-  state = advance(config, state, gradient, grid, culprit < 0, progress)
+  state = state_lib.advance(
+      config, state, gradient, grid, culprit < 0, progress
+  )
   return state, Numbers(**numbers, gradient=length, culprit=culprit)
 
 
@@ -223,89 +225,9 @@ def look_around(key, config, params, grid, progress):
   )
 
 
-def needed(config, model, params):
-  """Those of a model's parameters that a step reads.
-
-  Args:
-    config: config.GuidanceConfig.
-    model: see `make_steps`.
-    params: of all its networks.
-  """
-  return model.distillation_params(params, config.residual == "image")
-
-
-def resize(config, model, image):
-  """Images f32[V, H, W, 3] in the size that the config or the model wants."""
-  size = config.image_size or model.image_size
-  return jax.image.resize(image, (image.shape[0], size, size, 3), "linear")
-
-
-def encode(config, model, params, image):
-  """Latents f32[V, h, w, C] of images f32[V, H, W, 3] in [0, 1].
-
-  Args:
-    config: config.GuidanceConfig.
-    model: see `make_steps`.
-    params: of `needed`.
-    image: of `resize`.
-  """
-  return chunks.map_groups(
-      lambda image: model.encode_image(params, image),
-      image,
-      config.views_per_call,
-  )
-
-
-def decode(config, model, params, latent):
-  """Images f32[V, H, W, 3] of latents; arguments as of `encode`."""
-  return chunks.map_groups(
-      lambda latent: model.decode_image(params, latent),
-      latent,
-      config.views_per_call,
-  )
-
-
-def denoiser(config, model, params):
-  """`denoise` as guidance.sds.gradient wants it; arguments as of `encode`."""
-  size = 2 * config.noise_samples * config.views_per_call
-  return lambda *batch: chunks.map_groups(
-      lambda batch: model.denoise(params, *batch), batch, size
-  )
-
-
 def _first_bad(arrays, where):
   """i32[], index of the first array with a NaN or infinity on any device."""
   bad = jnp.stack([~jnp.all(jnp.isfinite(array)) for array in arrays])
   bad = parallel.mean_over_group(bad.astype(jnp.float32), where) > 0
   first = jnp.argmax(bad).astype(jnp.int32)
   return jnp.where(jnp.any(bad), first, jnp.int32(-1))
-
-
-def advance(config, state, gradient, grid, is_finite, progress):
-  """TrainState after the gradient, or as it was if that is not finite.
-
-  Args:
-    config: config.Config.
-    state: state.TrainState.
-    gradient: like its params.
-    grid: occupancy.Occupancy of the step.
-    is_finite: bool[].
-    progress: f32[], in [0, 1].
-  """
-  params, opt_state = optimizer.update(
-      config.optimizer, state.params, gradient, state.opt_state, progress
-  )
-  ema = optimizer.average(config.optimizer, state.ema, params)
-  params, ema, opt_state = jax.tree.map(
-      lambda new, old: jnp.where(is_finite, new, old),
-      (params, ema, opt_state),
-      (state.params, state.ema, state.opt_state),
-  )
-  return state_lib.TrainState(
-      step=state.step + 1,
-      params=params,
-      ema=ema,
-      opt_state=opt_state,
-      occupancy=grid,
-      skipped=state.skipped + 1 - is_finite.astype(jnp.int32),
-  )

@@ -13,6 +13,7 @@ import numpy as np
 from dreamjax import checkpoint
 from dreamjax import journal as journal_lib
 from dreamjax import parallel
+from dreamjax import prior as prior_lib
 from dreamjax import prompts
 from dreamjax import scene
 from dreamjax import state as state_lib
@@ -30,7 +31,7 @@ class Prior(NamedTuple):
 
   Attributes:
     model: diffusion.model.Model.
-    params: those that a step reads, of step.needed.
+    params: those that a step reads, of prior.needed.
     schedule: diffusion.schedule.NoiseSchedule.
     prompt: prompts.Prompt with a leading axis P.
   """
@@ -76,7 +77,7 @@ def prepare(run, pipeline):
   prompt = jax.tree.map(lambda *leaves: np.stack(leaves), *embedded)
   return Prior(
       model,
-      step_lib.needed(run.config.guidance, model, params),
+      prior_lib.needed(run.config.guidance, model, params),
       pipeline.schedule,
       prompt,
   )

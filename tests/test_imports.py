@@ -15,7 +15,7 @@ LAYERS = (
     ("cameras", "checkpoint", "chunks", "occupancy", "parallel", "progress"),
     ("journal", "losses", "optimizer", "shading", "workdir"),
     ("fields", "diffusion", "prompts"),
-    ("guidance", "options", "render", "state"),
+    ("guidance", "options", "prior", "render", "state"),
     ("outputs", "scene", "views"),
     ("step",),
     ("train", "toybox"),

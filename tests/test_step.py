@@ -4,12 +4,10 @@ import dataclasses
 import re
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from dreamjax import parallel
+from dreamjax import prior
 from dreamjax import step
 from dreamjax.diffusion import keys
 from dreamjax.diffusion import schedule
@@ -39,7 +37,7 @@ class Program(NamedTuple):
 
   def kernels(self, name):
     """Paths and shapes of what the step multiplies with in a network."""
-    params = step.needed(
+    params = prior.needed(
         self.config.guidance, self.model, weights.shapes(self.model)
     )
     found = {
@@ -114,7 +112,9 @@ def test_only_images_need_the_decoder_and_none_its_derivative(program):
 
 def test_the_priors_weights_have_no_gradient(program):
   # A convolution for a weight's gradient has a window as large as the image.
-  windows = [m["window"] for m in program.products if m["kind"] == "convolution"]
+  windows = [
+      m["window"] for m in program.products if m["kind"] == "convolution"
+  ]
   assert set(windows) <= {"3x3", "1x1", None}
   squares = lambda name: sum(
       shape[:2] == (3, 3) for shape in program.kernels(name).values()
@@ -146,78 +146,3 @@ def test_all_views_noises_and_branches_are_one_call_of_the_unet(program):
 def test_the_unet_is_not_differentiated(program):
   assert program.count("UNet") > 10
   assert not program.count(r"jvp\(UNet|jvp\(.*/UNet")
-
-
-class Recorder:
-  """Stands for diffusion.model.Model; knows how many images came at a time."""
-
-  image_size = 8
-
-  def __init__(self):
-    self.seen = []
-
-  def encode_image(self, params, image):
-    self.seen.append(len(image))
-    return jnp.sin(params * image)
-
-  def decode_image(self, params, latent):
-    self.seen.append(len(latent))
-    return jnp.cos(params * latent)
-
-  def denoise(self, params, noisy, t, context):
-    self.seen.append(len(noisy))
-    return params * noisy * t.astype(jnp.float32)[:, None, None, None] + context
-
-
-@pytest.mark.parametrize(
-    "views_per_call, size", [(0, 6), (1, 1), (3, 3), (4, 3), (6, 6), (9, 6)]
-)
-def test_views_in_groups_are_views(views_per_call, size, tiny):
-  config = dataclasses.replace(
-      tiny[0].guidance, views_per_call=views_per_call
-  )
-  image = jax.random.uniform(jax.random.key(0), (6, 4, 4, 3))
-  params = jnp.float32(3.0)
-
-  def loss(model, config):
-    through = lambda image: step.decode(
-        config, model, params, step.encode(config, model, params, image)
-    )
-    return lambda image: jnp.sum(through(image))
-
-  model = Recorder()
-  got = jax.value_and_grad(loss(model, config))(image)
-  assert set(model.seen) == {size}
-  want = jax.value_and_grad(loss(Recorder(), tiny[0].guidance))(image)
-  # Sums of a few hundred float32 in another order.
-  jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-      got, want,
-  )
-
-  model = Recorder()
-  noisy = jax.random.normal(jax.random.key(1), (24, 2, 2, 4))
-  t = jnp.arange(24)
-  denoise = step.denoiser(config, model, params)
-  np.testing.assert_allclose(
-      denoise(noisy, t, noisy),
-      Recorder().denoise(params, noisy, t, noisy),
-      rtol=1e-6,
-  )
-  assert set(model.seen) == {4 * size}
-
-
-def test_views_in_groups_take_less_memory(tiny):
-  config, model = tiny
-  config = dataclasses.replace(config.guidance, image_size=64)
-  params = weights.shapes(model)
-  image = jax.ShapeDtypeStruct((8, 64, 64, 3), jnp.float32)
-
-  def memory(views_per_call):
-    part = dataclasses.replace(config, views_per_call=views_per_call)
-    loss = lambda image, params: step.encode(part, model, params, image).sum()
-    compiled = jax.jit(jax.grad(loss)).lower(image, params).compile()
-    return compiled.memory_analysis().temp_size_in_bytes
-
-  # An eighth, but for what does not grow with the views.
-  assert memory(1) < 0.3 * memory(0)
