@@ -10,7 +10,7 @@ import dreamjax
 # A name stands for the module or for all modules of the package, which may
 # import each other. The longest name that fits a module counts.
 LAYERS = (
-    ("allocator", "config", "outputs.files"),
+    ("allocator", "config", "outputs.files", "signals"),
     ("config_io", "schedules", "ops"),
     ("cameras", "checkpoint", "chunks", "occupancy", "parallel", "progress"),
     ("journal", "losses", "optimizer", "shading", "workdir"),
@@ -19,7 +19,8 @@ LAYERS = (
     ("outputs", "scene", "views"),
     ("step",),
     ("train", "toybox"),
-    ("evaluation", "plan", "profiling"),
+    ("evaluation", "inputs", "plan", "profiling"),
+    ("commands",),
     ("main",),
     ("__main__",),
 )

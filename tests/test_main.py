@@ -1,8 +1,6 @@
 """Tests of dreamjax.main."""
 
-import hashlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from dreamjax import commands
 from dreamjax import main
-from dreamjax import options
 from dreamjax import parallel
 from dreamjax import plan
 from dreamjax import profiling
@@ -64,30 +62,10 @@ def test_help_is_answered_before_jax_is_imported():
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(words, message, capsys):
-  assert run(*words) == main.BAD_INPUT == 2
+  assert run(*words) == commands.BAD_INPUT == 2
   lines = capsys.readouterr().err.splitlines()
   assert len(lines) == 1
   assert lines[0].startswith("dreamjax: ") and message in lines[0]
-
-
-def test_the_record_names_what_is_added_to_the_weights(tmp_path):
-  for name in ("style.safetensors", "cat.safetensors"):
-    (tmp_path / name).write_bytes(name.encode())
-  make = lambda *words: main._additions(
-      options.parse(["dreamjax", *words], ["fit"])
-  )
-  assert make() == ()
-  lines = make(
-      f"--lora={tmp_path}/style.safetensors:0.8",
-      f"--embedding={tmp_path}/cat.safetensors",
-      "--prediction=v_prediction",
-  )
-  assert [line.partition(":")[0] for line in lines] == [
-      "lora at 0.8", "embedding", "prediction"
-  ]
-  digest = hashlib.sha256(b"style.safetensors").hexdigest()
-  assert lines[0] == f"lora at 0.8: {digest} (style.safetensors)"
-  assert lines[2] == "prediction: v_prediction"
 
 
 def test_errors_show_unicode_where_the_locale_is_c():
@@ -110,29 +88,6 @@ def test_doctor_names_versions_and_kernels(capsys):
   text = capsys.readouterr().out
   for word in ("Python", "jaxlib", "device 0", "compiled kernels"):
     assert word in text
-
-
-def test_first_signal_is_a_wish():
-  before = signal.getsignal(signal.SIGINT)
-  with main.Signals() as signals:
-    assert signals.received == 0
-    signal.raise_signal(signal.SIGTERM)
-    assert signals.received == signal.SIGTERM
-  assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_second_signal_ends_at_once():
-  code = (
-      "import signal; from dreamjax import main\n"
-      "with main.Signals():\n"
-      "  signal.raise_signal(signal.SIGINT)\n"
-      "  print('still here', flush=True)\n"
-      "  signal.raise_signal(signal.SIGINT)\n"
-      "  print('never')\n"
-  )
-  done = subprocess.run([sys.executable, "-c", code], capture_output=True)
-  assert done.returncode == 130
-  assert done.stdout == b"still here\n"
 
 
 class Exhausted:
@@ -163,19 +118,13 @@ def test_a_lack_of_memory_is_told_and_leaves_the_checkpoint(
       "--config.train.checkpoint_every=2", "--config.train.preview_every=0",
       "--config.field.kind=mlp",
   )
-  assert code == main.TOO_LARGE == 5
+  assert code == commands.TOO_LARGE == 5
   last = capsys.readouterr().err.splitlines()[-1]
   assert "`dreamjax plan --memory_gb=...`" in last
   assert f"--restore={folder}" in last
   known = workdir.read_run(folder)
   with workdir.open_for(known, folder) as store:
     assert train.restore(known, store).step == 2
-
-
-def test_other_faults_of_the_device_are_not_hidden(tmp_path):
-  with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-    with main._shortage(tmp_path):
-      raise jax.errors.JaxRuntimeError("INTERNAL: something else.")
 
 
 def test_a_plan_that_does_not_fit_has_a_code_of_its_own(monkeypatch):
@@ -186,8 +135,9 @@ def test_a_plan_that_does_not_fit_has_a_code_of_its_own(monkeypatch):
     return memory_gb == 2
 
   monkeypatch.setattr(plan, "report", report)
-  assert run("plan", "--memory_gb=2", "--config.guidance.scale=7") == main.OK
-  assert run("plan", "--prompt=a red mug") == main.TOO_LARGE
+  words = ["plan", "--memory_gb=2", "--config.guidance.scale=7"]
+  assert run(*words) == commands.OK
+  assert run("plan", "--prompt=a red mug") == commands.TOO_LARGE
   assert asked == [(7, 1, 2), (4, 1, None)]
 
 
@@ -197,5 +147,5 @@ def test_a_profile_is_printed(monkeypatch, capsys):
       "report",
       lambda config, pipeline, trace: f"{pipeline.model.image_size} {trace}",
   )
-  assert run("profile", "--trace=out") == main.OK
+  assert run("profile", "--trace=out") == commands.OK
   assert capsys.readouterr().out == "64 out\n"

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from dreamjax import commands
 from dreamjax import main
 
 # A few steps of a small scene: what is tested is the road, not the result.
@@ -51,7 +52,7 @@ def digests(folder):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
   folder = tmp_path_factory.mktemp("road") / "mug"
-  assert make(folder) == main.OK
+  assert make(folder) == commands.OK
   return folder
 
 
@@ -64,12 +65,12 @@ def test_a_prompt_becomes_every_file(done):
 
 
 def test_same_command_elsewhere_gives_the_same_bytes(done, tmp_path):
-  assert make(tmp_path / "again") == main.OK
+  assert make(tmp_path / "again") == commands.OK
   assert digests(tmp_path / "again") == digests(done)
 
 
 def test_finished_run_is_judged_against_its_truth(done, capsys):
-  assert main.main(["dreamjax", "evaluate", f"--workdir={done}"]) == main.OK
+  assert main.main(["dreamjax", "evaluate", f"--workdir={done}"]) == commands.OK
   assert "silhouette IoU" in capsys.readouterr().out
   record = json.loads((done / "evaluation.json").read_text())
   assert record["prompt"] == "a red mug"
@@ -78,7 +79,7 @@ def test_finished_run_is_judged_against_its_truth(done, capsys):
 
 def test_another_run_is_refused_and_nothing_is_lost(done, capsys):
   before = digests(done)
-  assert make(done, "--seed=1") == main.BAD_INPUT
+  assert make(done, "--seed=1") == commands.BAD_INPUT
   message = capsys.readouterr().err
   assert "another run" in message and "seed: 0 there, 1 now" in message
   assert digests(done) == before
@@ -86,7 +87,7 @@ def test_another_run_is_refused_and_nothing_is_lost(done, capsys):
 
 def test_unknown_words_are_answered_at_once(tmp_path, capsys):
   words = ["dreamjax", "--prompt=a red dragon", f"--workdir={tmp_path / 'x'}"]
-  assert main.main(words) == main.BAD_INPUT
+  assert main.main(words) == commands.BAD_INPUT
   message = capsys.readouterr().err
   assert "'dragon' is no word of the toybox" in message
   assert "--weights=DIR" in message
@@ -111,5 +112,5 @@ def test_killed_run_goes_on_bit_for_bit(done, tmp_path):
   process.send_signal(signal.SIGKILL)
   process.wait()
   assert not (folder / "mesh.glb").exists(), "it was killed too late"
-  assert make(folder) == main.OK
+  assert make(folder) == commands.OK
   assert digests(folder) == digests(done)
