@@ -17,13 +17,11 @@ import numpy as np
 from dreamjax import fields
 from dreamjax import parallel
 from dreamjax import prior
+from dreamjax import roofline
 from dreamjax import state as state_lib
 from dreamjax import step as step_lib
 from dreamjax import views
 
-_REPEATS = 10
-# Side of the matrices and bytes of the array that show what a device can do.
-_SIDE, _BYTES = 2**11, 2**28
 _COLUMNS = ("part", "ms", "share %", "GFLOP", "GB", "floor ms")
 
 
@@ -44,18 +42,6 @@ class Row(NamedTuple):
   moved: float
 
 
-class Peak(NamedTuple):
-  """What a device does at its best, measured.
-
-  Attributes:
-    flops: of a large product of matrices, 1/s.
-    moved: bytes read and written by a large copy, 1/s.
-  """
-
-  flops: float
-  moved: float
-
-
 def report(config, pipeline, trace=None) -> str:
   """A table of the parts of a step of one prompt on one device.
 
@@ -65,7 +51,7 @@ def report(config, pipeline, trace=None) -> str:
     trace: folder that a trace of some steps goes to, or None.
   """
   rows = measure(config, pipeline, trace)
-  peak = _peak(pipeline.model.dtype)
+  peak = roofline.measure(pipeline.model.dtype)
   cells = [_COLUMNS] + [
       (
           row.name,
@@ -73,7 +59,7 @@ def report(config, pipeline, trace=None) -> str:
           f"{100 * row.milliseconds / rows[-1].milliseconds:.1f}",
           f"{row.flops / 1e9:.3f}",
           f"{row.moved / 1e9:.3f}",
-          f"{floor(row, peak):.3f}",
+          f"{roofline.floor(row.flops, row.moved, peak):.3f}",
       )
       for row in rows
   ]
@@ -83,11 +69,6 @@ def report(config, pipeline, trace=None) -> str:
       f" {peak.moved / 1e9:.1f} GB/s."
   )
   return "\n".join(lines)
-
-
-def floor(row: Row, peak: Peak) -> float:
-  """Milliseconds below which the device cannot do a part."""
-  return 1e3 * max(row.flops / peak.flops, row.moved / peak.moved)
 
 
 def measure(config, pipeline, trace=None) -> list[Row]:
@@ -143,8 +124,8 @@ def _whole(steps, where, state, prompt, shared, count, trace):
   indices = parallel.indices(where)
   shared = parallel.replicate(shared, where)
   times = []
-  for i in range(1 + _REPEATS):
-    is_traced = trace is not None and i == _REPEATS
+  for i in range(1 + roofline.REPEATS):
+    is_traced = trace is not None and i == roofline.REPEATS
     with jax.profiler.trace(trace) if is_traced else contextlib.nullcontext():
       began = time.perf_counter()
       states, _ = jax.block_until_ready(
@@ -152,7 +133,7 @@ def _whole(steps, where, state, prompt, shared, count, trace):
       )
       times.append(time.perf_counter() - began)
   # The first call warms up; a trace slows the last.
-  times = times[1:_REPEATS]
+  times = times[1:roofline.REPEATS]
   row = _row("whole step", compiled, 1e3 * statistics.median(times) / count)
   state = jax.tree.map(lambda leaf: leaf[0], parallel.unshard(states, where))
   return row, jax.tree.map(jnp.asarray, state)
@@ -171,7 +152,7 @@ def _parts(
   def timed(name, function, *arguments, calls=1):
     compiled = jax.jit(function).lower(*arguments).compile()
     result = jax.block_until_ready(compiled(*arguments))
-    took = statistics.median(_times(compiled, arguments))
+    took = statistics.median(roofline.times(compiled, arguments))
     rows.append(_row(name, compiled, 1e3 * took * calls, calls))
     return result
 
@@ -237,16 +218,6 @@ def _parts(
   return rows
 
 
-def _times(function, arguments):
-  """Seconds of each of some calls."""
-  times = []
-  for _ in range(_REPEATS):
-    began = time.perf_counter()
-    jax.block_until_ready(function(*arguments))
-    times.append(time.perf_counter() - began)
-  return times
-
-
 def _row(name, compiled, milliseconds, calls=1):
   cost = compiled.cost_analysis()
   return Row(
@@ -254,17 +225,4 @@ def _row(name, compiled, milliseconds, calls=1):
       milliseconds,
       cost.get("flops", 0.0) * calls,
       cost.get("bytes accessed", 0.0) * calls,
-  )
-
-
-def _peak(dtype) -> Peak:
-  """Measures the default device, in a dtype."""
-  matrix = jnp.ones((_SIDE, _SIDE), dtype)
-  product = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
-  array = jnp.ones(_BYTES // 4, jnp.float32)
-  copy = jax.jit(lambda array: array + 1.0).lower(array).compile()
-  # The best and not the median: a peak is what nothing disturbed.
-  return Peak(
-      2 * _SIDE**3 / min(_times(product, (matrix, matrix))),
-      2 * _BYTES / min(_times(copy, (array,))),
   )

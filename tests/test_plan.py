@@ -1,74 +1,16 @@
-"""What a step takes is added up, and what takes less is found."""
+"""What takes less memory is found, and its price is said."""
 
 import dataclasses
-import types
 
-import jax
 import numpy as np
 import pytest
 
+from dreamjax import memory
 from dreamjax import parallel
 from dreamjax import plan
-from dreamjax import state as state_lib
 from dreamjax.diffusion import schedule
 
 SCHEDULE = schedule.make(schedule.ScheduleConfig())
-
-
-def nbytes(tree):
-  return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree))
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_bytes_are_those_of_the_arrays_and_of_the_compiler(
-    tiny, dtype, monkeypatch
-):
-  config, model = tiny
-  stats = types.SimpleNamespace(
-      argument_size_in_bytes=500_000,
-      output_size_in_bytes=60_000,
-      alias_size_in_bytes=50_000,
-      temp_size_in_bytes=7_000,
-  )
-  compiled = types.SimpleNamespace(memory_analysis=lambda: stats)
-  asked = []
-
-  def lower(steps, where, *shapes):
-    asked.append(shapes)
-    return types.SimpleNamespace(compile=lambda: compiled)
-
-  monkeypatch.setattr(parallel, "lower", lower)
-  where = parallel.layout(2, config.train.views, 1)
-  model = dataclasses.replace(model, dtype=dtype)
-  made = plan.measure(config, model, SCHEDULE, where)
-  assert made.weights + made.state + made.temporary == 517_000
-  state = state_lib.init(config, jax.random.key(0))
-  assert made.state == 2 * nbytes(state)
-  assert made.copy == made.state == made.total - 517_000
-  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  assert plan.measure(config, model, SCHEDULE, where).total == 517_000
-  params = model.distillation_params(model.init(jax.random.key(0)), False)
-  whole = nbytes(params)
-  small = nbytes([
-      leaf
-      for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-      if leaf.ndim == 1 or path[1].key.startswith("time_")
-  ])
-  want = {"float32": whole, "bfloat16": small + (whole - small) // 2}
-  assert made.weights == want[dtype]
-  state_shapes, prompt, shared = asked[0]
-  assert jax.tree.map(np.shape, state) == jax.tree.map(np.shape, state_shapes)
-  assert prompt.views.shape == (4, 4, 16)
-  assert all(
-      isinstance(leaf, jax.ShapeDtypeStruct)
-      for leaf in jax.tree.leaves((state_shapes, prompt, shared))
-  )
-
-
-def test_an_impossible_size_is_refused(tiny):
-  config = plan._replace(tiny[0], "guidance", "image_size", 6)
-  with pytest.raises(ValueError, match="Image is 6x6"):
-    plan.measure(config, tiny[1], SCHEDULE, parallel.layout(1, 4, 1))
 
 
 def described(config):
@@ -100,7 +42,7 @@ def sized(config):
   """A Plan whose temporaries depend on two fields."""
   views, size = config.guidance.views_per_call, config.guidance.image_size
   temporary = {0: 600, 4: 595, 2: 400, 1: 300}[views] - (50 if size else 0)
-  return plan.Plan(config, 90, 10, 10, temporary)
+  return memory.Plan(config, 40, 50, 10, 10, temporary)
 
 
 @pytest.mark.parametrize(
@@ -131,20 +73,27 @@ def test_encoding_again_costs_what_encoding_costs(tiny):
       config, model, SCHEDULE, parallel.layout(1, 4, 1)
   )
   assert 0.05 < share(config) < 0.5
-  grouped = plan._replace(config, "guidance", "views_per_call", 1)
-  assert share(grouped) == share(config)
+  change = lambda field, value: plan._replace(
+      config, "guidance", field, value
+  )
+  assert share(change("views_per_call", 1)) == share(config)
+  # All but the UNet stays as it is.
+  inverse = [1 / share(change("denoise_steps", n)) for n in (1, 2, 3, 7)]
+  steps = [b - a for a, b in zip(inverse, inverse[1:])]
+  np.testing.assert_allclose(steps, steps[0] * np.array([1, 1, 4]), rtol=1e-4)
+  assert share(change("residual", "image")) == 0
 
 
 def test_the_report_names_what_to_say_to_dreamjax(tiny, monkeypatch, capsys):
   config, model = tiny
-  monkeypatch.setattr(plan, "measure", lambda config, *_: sized(config))
+  monkeypatch.setattr(memory, "measure", lambda config, *_: sized(config))
   monkeypatch.setattr(plan, "encoder_share", lambda *_: 0.254)
-  monkeypatch.setattr(plan, "device_memory", lambda: 700)
+  monkeypatch.setattr(memory, "device_memory", lambda: 700)
   where = parallel.layout(1, 4, 1)
   assert not plan.report(config, model, SCHEDULE, where)
   text = capsys.readouterr().out
   assert "Does not fit" in text and "--config" not in text
-  assert plan.report(config, model, SCHEDULE, where, 360 / plan.GIB)
+  assert plan.report(config, model, SCHEDULE, where, 360 / memory.GIB)
   lines = capsys.readouterr().out.splitlines()
   assert (
       "  --config.guidance.views_per_call=1"
@@ -155,3 +104,28 @@ def test_the_report_names_what_to_say_to_dreamjax(tiny, monkeypatch, capsys):
       "  (another result: the prior sees smaller images)" in lines
   )
   assert lines[-1].startswith("Fits into")
+
+
+def test_images_that_feel_are_not_encoded_twice(tiny):
+  config = plan._replace(tiny[0], "guidance", "residual", "image")
+  grouped = plan._replace(config, "guidance", "views_per_call", 1)
+  (line,) = plan.chosen(sized(config), sized(grouped), 0.0)
+  assert line == (
+      "--config.guidance.views_per_call=1"
+      "  (more and smaller calls, no more arithmetic)"
+  )
+
+
+def test_a_process_that_has_planned_more_holds_no_more(
+    tiny, monkeypatch, capsys
+):
+  sizes = iter((40, 300, 600))
+  monkeypatch.setattr(
+      memory,
+      "measure",
+      lambda config, *_: sized(config)._replace(process=next(sizes)),
+  )
+  monkeypatch.setattr(plan, "encoder_share", lambda *_: 0.254)
+  where = parallel.layout(1, 4, 1)
+  assert plan.report(*tiny, SCHEDULE, where, 510 / memory.GIB)
+  assert "views_per_call=2" in capsys.readouterr().out
