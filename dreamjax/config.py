@@ -251,9 +251,10 @@ class PromptConfig:
   Attributes:
     views: (azimuth in degrees, words) pairs around the object.
     overhead: words for views from above.
-    overhead_degrees: elevation above which they are used.
+    overhead_degrees: elevation above which they are used alone.
     blend: "nearest" takes the nearest view's embedding, "linear" interpolates
-      between the two neighbours in azimuth.
+      between the two neighbours in azimuth, "bilinear" also from them at
+      elevation 0 to the words from above.
     negative: negative prompt; it replaces the empty prompt of
       classifier-free guidance.
   """
@@ -270,9 +271,14 @@ class PromptConfig:
   negative: str = ""
 
   def __post_init__(self):
-    _check_choice(self, "blend", ("nearest", "linear"))
+    _check_choice(self, "blend", ("nearest", "linear", "bilinear"))
     if not self.views:
       raise ValueError("PromptConfig: views is empty, want at least one.")
+    if self.blend == "bilinear" and not self.overhead_degrees > 0:
+      raise ValueError(
+          f"PromptConfig: overhead_degrees is {self.overhead_degrees}, want more"
+          " than 0 to blend towards it."
+      )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,11 @@ from dreamjax import config
         (config.Schedule, {"shape": "exponential"}, "both must be positive"),
         (config.PromptConfig, {"views": ()}, "views is empty"),
         (config.PromptConfig, {"blend": "cubic"}, "blend is 'cubic'"),
+        (
+            config.PromptConfig,
+            {"blend": "bilinear", "overhead_degrees": 0.0},
+            "overhead_degrees is 0.0",
+        ),
         (config.RenderConfig, {"occupancy_every": 0},
          "occupancy_every is 0, want at least 1"),
         (config.GuidanceConfig, {"weighting": "sigma"}, "weighting is 'sigma'"),
