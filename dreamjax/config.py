@@ -301,6 +301,8 @@ class GuidanceConfig:
       chance.
     share_t: whether all views of a step share one t.
     noise_samples: noises per view, stratified in t and averaged.
+    fixed_noise: schedule of the share of the noise's variance that belongs to
+      the direction of the camera; the rest is fresh, see guidance/draws.py.
     image_size: side that views are resized to before the encoder; 0 takes
       the size that the model was made for.
     dtype: the model's arithmetic, "float32" or "bfloat16".
@@ -316,6 +318,7 @@ class GuidanceConfig:
   t_max: Schedule = constant(0.98)
   share_t: bool = False
   noise_samples: int = 1
+  fixed_noise: Schedule = constant(0.0)
   image_size: int = 0
   dtype: str = "float32"
 
@@ -323,6 +326,11 @@ class GuidanceConfig:
     _check_at_least(self, 1, "noise_samples", "denoise_steps")
     _check_choice(self, "weighting", WEIGHTINGS)
     _check_choice(self, "residual", ("latent", "image"))
+    for share in (self.fixed_noise.start, self.fixed_noise.end):
+      if not 0.0 <= share <= 1.0:
+        raise ValueError(
+            f"GuidanceConfig: fixed_noise is {share}, want a share in [0, 1]."
+        )
     for name, low, high in (
         ("start", self.t_min.start, self.t_max.start),
         ("end", self.t_min.end, self.t_max.end),

@@ -14,6 +14,11 @@ from dreamjax import config
         (config.PromptConfig, {"views": ()}, "views is empty"),
         (config.PromptConfig, {"blend": "cubic"}, "blend is 'cubic'"),
         (
+            config.GuidanceConfig,
+            {"fixed_noise": config.Schedule(0.0, 1.5)},
+            "fixed_noise is 1.5",
+        ),
+        (
             config.PromptConfig,
             {"blend": "bilinear", "overhead_degrees": 0.0},
             "overhead_degrees is 0.0",
