@@ -69,8 +69,8 @@ def get_config():
               (315.0, "front right view"),
           ),
           overhead="overhead view",
-          overhead_degrees=60.0,
-          blend="linear",
+          overhead_degrees=90.0,
+          blend="bilinear",
       ),
       # Pictures that the prior samples, not means that it guesses: small as it
       # is, it denies the eyes of a face that has none yet.

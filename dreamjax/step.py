@@ -20,6 +20,7 @@ from dreamjax import prior
 from dreamjax import prompts
 from dreamjax import state as state_lib
 from dreamjax import views
+from dreamjax.guidance import draws
 from dreamjax.guidance import sds
 
 
@@ -134,8 +135,11 @@ def _step(
     config, model, where, with_normals, state, prompt, indices, shared, step
 ):
   """(TrainState, Numbers) after the step with a number, for one prompt."""
-  key = random.fold_in(random.wrap_key_data(shared.key), step)
-  key_views, key_guidance, key_grid = random.split(key, 3)
+  key_run = random.wrap_key_data(shared.key)
+  key_views, key_guidance, key_grid = random.split(
+      random.fold_in(key_run, step), 3
+  )
+  key_t, key_noise = random.split(key_guidance)
   progress = step.astype(jnp.float32) / config.train.steps
   field = fields.make(config.field, config.render.bound)
   # A branch on the number of the step, which all prompts share.
@@ -148,35 +152,43 @@ def _step(
       state.occupancy,
   )
   drawn = views.draw(key_views, config, indices, progress)
+  guidance = config.guidance
 
   def look(params):
     images, penalty, overflow = views.look(
         config, field, params, drawn, grid.mask, progress, with_normals
     )
-    image = prior.resize(config.guidance, model, images.color)
+    image = prior.resize(guidance, model, images.color)
     return (image, penalty), (images, overflow)
 
   (image, _), pull, (images, overflow) = jax.vjp(
       look, state.params, has_aux=True
   )
-  known = (config.guidance, model, shared.params)
+  known = (guidance, model, shared.params)
   latent, pull_latent = jax.vjp(
       lambda image: prior.encode(*known, image), image
   )
   latent_gradient, strength, diagnostics = sds.gradient(
-      key_guidance,
+      draws.timesteps(key_t, indices, progress, shared.schedule, guidance),
+      draws.noise(
+          key_noise,
+          random.fold_in(key_run, config.train.steps),  # No step's number.
+          indices,
+          drawn.camera,
+          latent.shape[1:],
+          progress,
+          guidance,
+      ),
       latent,
-      indices,
       prompts.select(
           prompt, config.prompt, drawn.camera.azimuth, drawn.camera.elevation
       ),
       prompt.empty,
-      progress,
       prior.denoiser(*known),
       shared.schedule,
-      config.guidance,
+      guidance,
   )
-  if config.guidance.residual == "image":
+  if guidance.residual == "image":
     image_gradient = sds.image_gradient(
         image,
         latent,
