@@ -83,9 +83,11 @@ ALL = config_lib.constant(1.0)
 
 
 def test_fixed_noise_is_the_same_in_every_step_and_fresh_noise_is_not():
-  views = [0.0, 100.0]
-  one, other = (noise(ALL, views, seed=seed) for seed in (0, 1))
+  views, rises = [0.0, 100.0], [0.0, 50.0]
+  one, other = (noise(ALL, views, rises, seed=seed) for seed in (0, 1))
   np.testing.assert_array_equal(one, other)
+  alone = noise(ALL, views[1:], rises[1:])
+  np.testing.assert_array_equal(one[:, 1:], alone)
   none = config_lib.constant(0.0)
   one, other = (noise(none, views, seed=seed) for seed in (0, 1))
   assert np.abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.1
