@@ -137,8 +137,9 @@ def test_a_plan_that_does_not_fit_has_a_code_of_its_own(monkeypatch):
   monkeypatch.setattr(plan, "report", report)
   words = ["plan", "--memory_gb=2", "--config.guidance.scale=7"]
   assert run(*words) == commands.OK
-  assert run("plan", "--prompt=a red mug") == commands.TOO_LARGE
-  assert asked == [(7, 1, 2), (4, 1, None)]
+  words = ["plan", "--prompt=a red mug", "--config.guidance.scale=5"]
+  assert run(*words) == commands.TOO_LARGE
+  assert asked == [(7, 1, 2), (5, 1, None)]
 
 
 def test_a_profile_is_printed(monkeypatch, capsys):

@@ -114,9 +114,21 @@ def test_what_is_predicted_is_asked_where_it_is_not_known(
     weights.load(path, prediction="x")
 
 
+def test_a_file_tells_its_networks_as_it_is_loaded(
+    file_model, file_arrays, tokenizer_folder, tmp_path
+):
+  path = write(tmp_path, file_arrays, tokenizer_folder)
+  prediction = "v_prediction" if is_second(file_model) else None
+  loaded = weights.load(path, "bfloat16", prediction)
+  model, noise = weights.read_model(path, "bfloat16", prediction)
+  assert model == loaded.model
+  assert noise.config == loaded.schedule.config
+
+
 def test_a_folder_says_itself_what_it_predicts(folder):
-  with pytest.raises(tensors.WeightsError, match="the folder says itself"):
-    weights.load(folder, prediction="epsilon")
+  for read in (weights.load, weights.read_model):
+    with pytest.raises(tensors.WeightsError, match="the folder says itself"):
+      read(folder, prediction="epsilon")
 
 
 def test_a_loaded_file_becomes_a_folder(
