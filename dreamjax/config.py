@@ -3,6 +3,9 @@
 Angles are in degrees here and only here (the names say so); everything that
 reads a config converts at its border. A `Schedule` is a pure function of
 progress, the fraction of the run that is done, in [0, 1].
+
+Long for a file, but one place to look up every setting, and one module to
+import in a recipe.
 """
 
 import dataclasses
