@@ -182,6 +182,85 @@ ffi::Error HashSecondCotangent(Exec exec, GridAttributes a, F32 table, F32 posit
   return Second<HashGather>(exec, a, table, position, cotangent, direction, result);
 }
 
+struct MlpAttributes {
+  ffi::Span<const int32_t> sizes;
+};
+
+// Sizes and buffers of a call; absent ones are null.
+bool MakeMlp(const MlpAttributes& a, const F32& weight, const F32& input,
+             const F32* cotangent, const F32* direction, F32Out& result,
+             F32Out* partial, Mlp& m) {
+  const size_t n = a.sizes.size();
+  if (n < 2 || n > kMaxMlpMatrices + 1) return false;
+  m.num_matrices = static_cast<int>(n - 1);
+  for (size_t i = 0; i < n; ++i) {
+    if (a.sizes[i] < 1 || a.sizes[i] > kMaxMlpWidth) return false;
+    m.size[i] = a.sizes[i];
+  }
+  m.num_batches = Batches(input, 2);
+  m.num_points = Size(input, 1);
+  m.num_parts = partial == nullptr ? 1 : Size(**partial, 1);
+  const int64_t points = m.num_batches * m.num_points;
+  const int64_t weights = m.num_batches * NumWeights(m);
+  const int64_t inputs = points * Inputs(m), outputs = points * Outputs(m);
+  const bool fits =
+      m.num_parts >= 1 && Has(weight, weights) && Has(input, inputs) &&
+      (cotangent == nullptr || Has(*cotangent, outputs)) &&
+      (direction == nullptr || Has(*direction, inputs)) &&
+      Has(*result, (cotangent == nullptr) == (direction == nullptr) ? outputs
+                                                                    : inputs) &&
+      (partial == nullptr || Has(**partial, weights * m.num_parts));
+  m.weight = weight.typed_data();
+  m.input = input.typed_data();
+  m.cotangent = cotangent == nullptr ? nullptr : cotangent->typed_data();
+  m.direction = direction == nullptr ? nullptr : direction->typed_data();
+  m.result = result->typed_data();
+  m.partial = partial == nullptr ? nullptr : (*partial)->typed_data();
+  return fits;
+}
+
+template <class Exec>
+ffi::Error MlpRun(Exec exec, MlpAttributes a, F32 weight, F32 input,
+                  F32Out output) {
+  MlpValue m;
+  if (!MakeMlp(a, weight, input, nullptr, nullptr, output, nullptr, m)) {
+    return Misfit();
+  }
+  return Execute(exec, m);
+}
+
+template <class Exec>
+ffi::Error MlpPullInput(Exec exec, MlpAttributes a, F32 weight, F32 input,
+                        F32 cotangent, F32Out gradient) {
+  MlpInputGradient m;
+  if (!MakeMlp(a, weight, input, &cotangent, nullptr, gradient, nullptr, m)) {
+    return Misfit();
+  }
+  return Execute(exec, m);
+}
+
+template <class Exec>
+ffi::Error MlpPull(Exec exec, MlpAttributes a, F32 weight, F32 input,
+                   F32 cotangent, F32Out gradient, F32Out partial) {
+  MlpGradient m;
+  if (!MakeMlp(a, weight, input, &cotangent, nullptr, gradient, &partial, m)) {
+    return Misfit();
+  }
+  return Execute(exec, m);
+}
+
+template <class Exec>
+ffi::Error MlpPullTwice(Exec exec, MlpAttributes a, F32 weight, F32 input,
+                        F32 cotangent, F32 direction, F32Out gradient,
+                        F32Out partial) {
+  MlpSecond m;
+  if (!MakeMlp(a, weight, input, &cotangent, &direction, gradient, &partial,
+               m)) {
+    return Misfit();
+  }
+  return Execute(exec, m);
+}
+
 struct MarchAttributes {
   float step;
   float bound;
@@ -285,6 +364,9 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
     StructMember<Span<const int64_t>>("offsets"),
     StructMember<Span<const int64_t>>("sizes"),
     StructMember<int32_t>("features"), StructMember<bool>("smoothstep"));
+
+XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(
+    dreamjax::MlpAttributes, StructMember<Span<const int32_t>>("sizes"));
 
 XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(dreamjax::MarchAttributes,
                                       StructMember<float>("step"),

@@ -11,6 +11,10 @@
   X(HashSecondTable, "dreamjax_hash_second_table")                    \
   X(HashSecondPosition, "dreamjax_hash_second_position")              \
   X(HashSecondCotangent, "dreamjax_hash_second_cotangent")            \
+  X(MlpRun, "dreamjax_mlp")                                           \
+  X(MlpPullInput, "dreamjax_mlp_input_gradient")                      \
+  X(MlpPull, "dreamjax_mlp_gradient")                                 \
+  X(MlpPullTwice, "dreamjax_mlp_second")                              \
   X(MarchRays, "dreamjax_march")                                          \
   X(CompositeRays, "dreamjax_composite")                                  \
   X(CompositeRaysGradient, "dreamjax_composite_gradient")

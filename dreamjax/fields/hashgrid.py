@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from dreamjax import schedules
 from dreamjax.fields import field
 from dreamjax.ops import hash_encode
+from dreamjax.ops import mlp
 
 # Instant-NGP, section 4.
 _TABLE_SPREAD = 1e-4
@@ -26,17 +27,12 @@ class _Network(nn.Module):
   def __call__(self, feature, gain):
     """Raw outputs f32[N, 4] of features f32[N, C], scaled by gain f32[C]."""
     sizes = [feature.shape[-1]] + [self.width] * self.layers + [4]
-    hidden = feature
-    for layer, shape in enumerate(zip(sizes[:-1], sizes[1:])):
-      kernel = self.param(
-          f"kernel_{layer}", nn.initializers.he_normal(), shape
-      )
-      if layer == 0:
-        # Scaling 32 rows of weights spares a pass over all the features.
-        hidden = hidden @ (gain[:, None] * kernel)
-      else:
-        hidden = nn.relu(hidden) @ kernel
-    return hidden
+    first, *others = (
+        self.param(f"kernel_{layer}", nn.initializers.he_normal(), shape)
+        for layer, shape in enumerate(zip(sizes[:-1], sizes[1:]))
+    )
+    # Scaling 32 rows of weights spares a pass over all the features.
+    return mlp.mlp([gain[:, None] * first, *others], feature)
 
 
 def _gain(config, progress):

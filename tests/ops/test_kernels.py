@@ -14,6 +14,7 @@ from dreamjax.ops import composite
 from dreamjax.ops import hash_encode
 from dreamjax.ops import kernels
 from dreamjax.ops import march
+from dreamjax.ops import mlp
 
 GRID = hash_encode.make_grid(2, 2, 7, 5, 24)
 
@@ -141,11 +142,20 @@ def _calls():
     )
     return jax.value_and_grad(weight)(density)
 
+  def network(weights, x):
+    def slope(weights, x):
+      pull = jax.vjp(lambda x: mlp.mlp(weights, x), x)[1]
+      return jnp.sum(pull(jnp.ones((4, 2)))[0] ** 2)
+
+    value = jax.grad(lambda w, x: jnp.sum(mlp.mlp(w, x) ** 2), (0, 1))
+    return value(weights, x), jax.grad(slope)(weights, x)
+
   slots = jnp.zeros(8)
   offset = jnp.zeros(3, jnp.int32)
   rays = (jnp.zeros((2, 3)), jnp.zeros((2, 3)), jnp.zeros(2))
   return {
       "hash": (second, (table, position)),
+      "mlp": (network, ((jnp.zeros((3, 8)), jnp.zeros((8, 2))), position)),
       "composite": (render, (slots, slots[:, None], slots, offset)),
       "march": (
           lambda *rays: march.march(
@@ -168,6 +178,15 @@ def _calls():
                 "dreamjax_hash_second_table",
                 "dreamjax_hash_second_position",
                 "dreamjax_hash_second_cotangent",
+            },
+        ),
+        (
+            "mlp",
+            {
+                "dreamjax_mlp",
+                "dreamjax_mlp_input_gradient",
+                "dreamjax_mlp_gradient",
+                "dreamjax_mlp_second",
             },
         ),
         ("composite", {"dreamjax_composite", "dreamjax_composite_gradient"}),
