@@ -103,13 +103,7 @@ def _query(field, params, position, progress, with_normals):
   if not with_normals:
     density, albedo = field.query(params, position, progress)
     return density, albedo, jnp.zeros_like(albedo)
-  density, pull, albedo = jax.vjp(
-      lambda position: field.query(params, position, progress),
-      position,
-      has_aux=True,
-  )
-  # Points do not know each other, so one pull gives the slope at all of them.
-  (slope,) = pull(jnp.ones_like(density))
+  density, albedo, slope = field.query_slope(params, position, progress)
   slope = ad_checkpoint.checkpoint_name(slope, _SLOPE)
   # Where the density is flat the normal fades to zero instead of spinning.
   squared = jnp.sum(slope**2, axis=-1, keepdims=True)

@@ -8,6 +8,7 @@
 #include "composite.h"
 #include "core.h"
 #include "hash_grid.h"
+#include "hash_mlp.h"
 #include "march.h"
 #include "mlp.h"
 
@@ -40,6 +41,17 @@ void RunPart(const MlpInputGradient& call, int64_t part,
 void RunPart(const MlpGradient& call, int64_t part,
              VectorUnit unit = BestVectorUnit());
 void RunPart(const MlpSecond& call, int64_t part,
+             VectorUnit unit = BestVectorUnit());
+
+int64_t NumParts(const HashMlpValue& call);
+int64_t NumParts(const HashMlpPull& call);
+int64_t NumParts(const HashMlpScatter& call);
+
+void RunPart(const HashMlpValue& call, int64_t part,
+             VectorUnit unit = BestVectorUnit());
+void RunPart(const HashMlpPull& call, int64_t part,
+             VectorUnit unit = BestVectorUnit());
+void RunPart(const HashMlpScatter& call, int64_t part,
              VectorUnit unit = BestVectorUnit());
 
 // A run of a ray's candidates, and OneByOne that looks at a run at a time.

@@ -19,8 +19,16 @@
   X(CompositeRays, "dreamjax_composite")                                  \
   X(CompositeRaysGradient, "dreamjax_composite_gradient")
 
+// Operations that other platforms make of those above.
+#define DJ_CPU_TARGETS(X)                                             \
+  X(HashMlpRun, "dreamjax_hash_mlp")                                  \
+  X(HashMlpRunSlope, "dreamjax_hash_mlp_slope")                       \
+  X(HashMlpPullBack, "dreamjax_hash_mlp_gradient")                    \
+  X(HashMlpPullSlope, "dreamjax_hash_mlp_slope_gradient")
+
 #define DJ_DECLARE_HANDLER(function, target)                       \
   extern "C" XLA_FFI_Error* Dreamjax##function##Cpu(XLA_FFI_CallFrame*); \
   extern "C" XLA_FFI_Error* Dreamjax##function##Cuda(XLA_FFI_CallFrame*);
 DJ_TARGETS(DJ_DECLARE_HANDLER)
+DJ_CPU_TARGETS(DJ_DECLARE_HANDLER)
 #undef DJ_DECLARE_HANDLER

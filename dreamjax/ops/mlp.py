@@ -56,12 +56,7 @@ def mlp(weights, x):
           for i, weight in enumerate(weights)
       },
   )
-  sizes = [weight.shape[-2] for weight in weights] + [weights[-1].shape[-1]]
-  if len(weights) > _MAX_MATRICES or not 0 < min(sizes) <= max(
-      sizes
-  ) <= _MAX_WIDTH:
-    return definition(weights, x)
-  return _value(weights, x)
+  return _value(weights, x) if fits(weights) else definition(weights, x)
 
 
 def definition(weights, x):
@@ -70,6 +65,56 @@ def definition(weights, x):
   for weight in weights[1:]:
     hidden = jax.nn.relu(hidden) @ weight
   return hidden
+
+
+def sizes(weights):
+  """i32[L + 1], widths of the input, the hidden layers and the output."""
+  widths = [weight.shape[-2] for weight in weights] + [weights[-1].shape[-1]]
+  return np.asarray(widths, np.int32)
+
+
+def fits(weights):
+  """Whether the kernels know networks of this shape."""
+  widths = sizes(weights)
+  return (
+      len(weights) <= _MAX_MATRICES
+      and 0 < widths.min()
+      and widths.max() <= _MAX_WIDTH
+  )
+
+
+def flat(weights):
+  """f32[..., S], the matrices one after another."""
+  return jnp.concatenate(
+      [w.reshape(*w.shape[:-2], -1) for w in weights], axis=-1
+  )
+
+
+def matrices(numbers, like):
+  """The inverse of `flat`, for matrices of the shapes of `like`."""
+  shapes = [weight.shape[-2:] for weight in like]
+  ends = np.cumsum([rows * columns for rows, columns in shapes])
+  parts = jnp.split(numbers, ends[:-1].tolist(), axis=-1)
+  return tuple(
+      part.reshape(*part.shape[:-1], *shape)
+      for part, shape in zip(parts, shapes)
+  )
+
+
+def num_parts(weights, num_points):
+  """Q, into how many parts the gradient of the weights is cut.
+
+  Points decide and not threads: so neither can change a bit of the sum.
+  """
+  count = sum(weight.shape[-2] * weight.shape[-1] for weight in weights)
+  return max(min(-(-num_points // _PART), _MAX_PARTIAL // count), 1)
+
+
+def partial(gradients, parts):
+  """f32[..., Q, S] whose sum over Q is `flat(gradients)`: all in one part."""
+  numbers = flat(gradients)[..., None, :]
+  gap = [(0, 0)] * (numbers.ndim - 2) + [(0, parts - 1), (0, 0)]
+  return jnp.pad(numbers, gap)
 
 
 def _call(target, define, weights, x, *arrays, width, with_sum):
@@ -88,51 +133,33 @@ def _call(target, define, weights, x, *arrays, width, with_sum):
     f32[..., N, width], and tuple of f32 like weights (or None).
   """
   batch, num_points = x.shape[:-2], x.shape[-2]
-  shapes = [weight.shape[-2:] for weight in weights]
-  counts = [rows * columns for rows, columns in shapes]
-  splits = np.cumsum(counts)[:-1].tolist()
-
-  def flat(weights):
-    return jnp.concatenate(
-        [w.reshape(*w.shape[:-2], -1) for w in weights], axis=-1
-    )
-
-  def matrices(flat):
-    return tuple(
-        part.reshape(*part.shape[:-1], *shape)
-        for part, shape in zip(jnp.split(flat, splits, axis=-1), shapes)
-    )
-
   results = [jax.ShapeDtypeStruct((*batch, num_points, width), jnp.float32)]
-  parts = 1
+  numbers = flat(weights)
+  parts = num_parts(weights, num_points)
   if with_sum:
-    parts = min(-(-num_points // _PART), _MAX_PARTIAL // sum(counts))
-    parts = max(parts, 1)
     results.append(
-        jax.ShapeDtypeStruct((*batch, parts, sum(counts)), jnp.float32)
+        jax.ShapeDtypeStruct((*batch, parts, numbers.shape[-1]), jnp.float32)
     )
 
-  def define_flat(weight, x, *arrays):
-    result = define(matrices(weight), x, *arrays)
+  def define_flat(numbers, x, *arrays):
+    result = define(matrices(numbers, weights), x, *arrays)
     if not with_sum:
       return (result,)
     result, gradients = result
-    # All in the first part.
-    gap = [(0, 0)] * len(batch) + [(0, parts - 1), (0, 0)]
-    return result, jnp.pad(flat(gradients)[..., None, :], gap)
+    return result, partial(gradients, parts)
 
-  result, *partial = kernels.call(
+  result, *sums = kernels.call(
       "dreamjax_" + target,
       define_flat,
       tuple(results),
-      flat(weights),
+      numbers,
       x,
       *arrays,
-      sizes=np.asarray([x.shape[-1]] + [n for _, n in shapes], np.int32),
+      sizes=sizes(weights),
   )
   if not with_sum:
     return result, None
-  return result, matrices(jnp.sum(partial[0], axis=-2))
+  return result, matrices(jnp.sum(sums[0], axis=-2), weights)
 
 
 @jax.custom_vjp

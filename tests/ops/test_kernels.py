@@ -12,6 +12,7 @@ import pytest
 
 from dreamjax.ops import composite
 from dreamjax.ops import hash_encode
+from dreamjax.ops import hash_mlp
 from dreamjax.ops import kernels
 from dreamjax.ops import march
 from dreamjax.ops import mlp
@@ -203,6 +204,52 @@ def test_a_platform_gets_its_kernels_or_the_definition(
       kernels.backend, "backends", lambda: dict.fromkeys(("cpu", "cuda", "tpu"))
   )
   lowered = jax.jit(function).trace(*arrays).lower(
+      lowering_platforms=(platform.lower(),)
+  )
+  called = set(re.findall(r"@(dreamjax_\w+)\(", lowered.as_text()))
+  served = platform in kernels.status().partition("(")[0]
+  assert called == (targets if served else set())
+
+
+@pytest.mark.parametrize(
+    "platform, targets",
+    [
+        (
+            "cpu",
+            {"dreamjax_hash_mlp_slope", "dreamjax_hash_mlp_slope_gradient"},
+        ),
+        (
+            "CUDA",
+            {
+                "dreamjax_hash_encode",
+                "dreamjax_hash_position_gradient",
+                "dreamjax_hash_second_cotangent",
+                "dreamjax_hash_second_table",
+                "dreamjax_hash_table_gradient",
+                "dreamjax_mlp",
+                "dreamjax_mlp_gradient",
+                "dreamjax_mlp_input_gradient",
+                "dreamjax_mlp_second",
+            },
+        ),
+        ("tpu", set()),
+    ],
+)
+def test_a_platform_without_a_kernel_gets_the_kernels_of_its_parts(
+    platform, targets, monkeypatch
+):
+  grid = GRID._replace(features=4)
+  weights = [jnp.zeros((grid.num_features, 8)), jnp.zeros((8, 4))]
+
+  def loss(table, weights, position):
+    output, slope = hash_mlp.hash_mlp_slope(table, weights, position, grid)
+    return jnp.sum(output**2) + jnp.sum(slope**2)
+
+  monkeypatch.setattr(
+      kernels.backend, "backends", lambda: dict.fromkeys(("cpu", "cuda", "tpu"))
+  )
+  arrays = jnp.zeros((grid.num_entries, 4)), weights, jnp.zeros((5, 3))
+  lowered = jax.jit(jax.grad(loss, (0, 1))).trace(*arrays).lower(
       lowering_platforms=(platform.lower(),)
   )
   called = set(re.findall(r"@(dreamjax_\w+)\(", lowered.as_text()))
