@@ -11,7 +11,7 @@ import dreamjax
 # import each other. The longest name that fits a module counts.
 LAYERS = (
     ("allocator", "config", "outputs.files"),
-    ("config_io", "schedules", "ops"),
+    ("config_io", "schedules", "ops", "vectors"),
     ("cameras", "checkpoint", "chunks", "occupancy", "parallel", "progress"),
     ("journal", "losses", "optimizer", "shading", "workdir"),
     ("fields", "diffusion", "prompts"),

@@ -5,6 +5,8 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dreamjax import vectors
+
 ACTIVATIONS = ("exp", "softplus")
 
 # exp(15) fills a ray within a millionth of a unit; float32 holds its square.
@@ -51,7 +53,7 @@ def blob(position, config):
   Returns:
     f32[N].
   """
-  squared = jnp.sum(position**2, axis=-1)
+  squared = vectors.dot(position, position)
   if config.activation == "exp":
     return config.blob_scale * jnp.exp(squared / (-2 * config.blob_width**2))
   # The tip of the cone is cut: its slope has no direction at the centre.
@@ -92,7 +94,7 @@ def density_slope(raw, raw_slope, position, config):
       lambda raw, position: density(raw, position, config), raw, position
   )
   by_raw, by_position = pull(jnp.ones_like(result))
-  return result, by_raw[:, None] * raw_slope + by_position
+  return result, vectors.scale(by_raw, raw_slope) + by_position
 
 
 def with_slope(query):
