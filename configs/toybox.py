@@ -7,8 +7,9 @@ Result:    the toy that was asked for, as far as the prior knows it, its
            front at azimuth 0.
 
 The prior draws 64-pixel views, so a small hash grid holds all that it can
-say. It was taught all eight words for the sides of an object, "left" and
-"right" included: they say more than DreamFusion's single "side view".
+say. It was taught eight words for the sides of an object, "left" and "right"
+included, and that between two of them, or between them and "overhead", lies
+the exact angle: every view is asked for as it is seen.
 """
 
 from dreamjax import config
@@ -69,8 +70,8 @@ def get_config():
               (315.0, "front right view"),
           ),
           overhead="overhead view",
-          overhead_degrees=60.0,
-          blend="linear",
+          overhead_degrees=90.0,
+          blend="bilinear",
       ),
       # Pictures that the prior samples, not means that it guesses: small as it
       # is, it denies the eyes of a face that has none yet.
@@ -80,11 +81,14 @@ def get_config():
           weight_cap=5.0,
           denoise_steps=4,
           residual="image",
+          # First the mean of many answers, which has the right shape; then one
+          # answer from all sides, which has a face.
+          fixed_noise=config.Schedule(0.0, 1.0, begin=0.5),
           t_min=config.Schedule(0.6, 0.1),
           t_max=config.Schedule(0.98, 0.4),
       ),
       loss=config.LossConfig(entropy=config.Schedule(0.0, 0.02, begin=0.4)),
-      optimizer=config.OptimizerConfig(table=5e-2, network=5e-3, decay=0.05),
+      optimizer=config.OptimizerConfig(table=5e-2, network=5e-3, decay=0.15),
       train=config.TrainConfig(steps=600, views=4),
       output=config.OutputConfig(mesh_density=5.0),
   )

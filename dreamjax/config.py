@@ -251,9 +251,10 @@ class PromptConfig:
   Attributes:
     views: (azimuth in degrees, words) pairs around the object.
     overhead: words for views from above.
-    overhead_degrees: elevation above which they are used.
+    overhead_degrees: elevation above which they are used alone.
     blend: "nearest" takes the nearest view's embedding, "linear" interpolates
-      between the two neighbours in azimuth.
+      between the two neighbours in azimuth, "bilinear" also from them at
+      elevation 0 to the words from above.
     negative: negative prompt; it replaces the empty prompt of
       classifier-free guidance.
   """
@@ -270,9 +271,14 @@ class PromptConfig:
   negative: str = ""
 
   def __post_init__(self):
-    _check_choice(self, "blend", ("nearest", "linear"))
+    _check_choice(self, "blend", ("nearest", "linear", "bilinear"))
     if not self.views:
       raise ValueError("PromptConfig: views is empty, want at least one.")
+    if self.blend == "bilinear" and not self.overhead_degrees > 0:
+      raise ValueError(
+          f"PromptConfig: overhead_degrees is {self.overhead_degrees}, want more"
+          " than 0 to blend towards it."
+      )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,6 +301,8 @@ class GuidanceConfig:
       chance.
     share_t: whether all views of a step share one t.
     noise_samples: noises per view, stratified in t and averaged.
+    fixed_noise: schedule of the share of the noise's variance that belongs to
+      the direction of the camera; the rest is fresh, see guidance/draws.py.
     image_size: side that views are resized to before the encoder; 0 takes
       the size that the model was made for.
     dtype: the model's arithmetic, "float32" or "bfloat16".
@@ -310,6 +318,7 @@ class GuidanceConfig:
   t_max: Schedule = constant(0.98)
   share_t: bool = False
   noise_samples: int = 1
+  fixed_noise: Schedule = constant(0.0)
   image_size: int = 0
   dtype: str = "float32"
 
@@ -317,6 +326,11 @@ class GuidanceConfig:
     _check_at_least(self, 1, "noise_samples", "denoise_steps")
     _check_choice(self, "weighting", WEIGHTINGS)
     _check_choice(self, "residual", ("latent", "image"))
+    for share in (self.fixed_noise.start, self.fixed_noise.end):
+      if not 0.0 <= share <= 1.0:
+        raise ValueError(
+            f"GuidanceConfig: fixed_noise is {share}, want a share in [0, 1]."
+        )
     for name, low, high in (
         ("start", self.t_min.start, self.t_max.start),
         ("end", self.t_min.end, self.t_max.end),

@@ -75,32 +75,48 @@ def embed(
   )
 
 
-def nearest(
+def mix(
     settings: config.PromptConfig, azimuth: jax.Array, elevation: jax.Array
-) -> jax.Array:
-  """Which words a view gets (DreamFusion, appendix A.2).
+) -> tuple[jax.Array, jax.Array]:
+  """Which texts describe a view, and how much each of them.
+
+  Nearest, or blended linearly in the azimuth (DreamFusion, section 3.2 and
+  appendix A.2); or in the elevation as well, from 0 to where the words for
+  "from above" stand alone.
 
   Args:
-    settings: K azimuth bins and the overhead threshold.
+    settings: K azimuth bins, the overhead elevation and the way to blend.
     azimuth: f32[V], radians, any turn; 0 is the front.
     elevation: f32[V], radians.
   Returns:
-    i32[V], the bin whose azimuth is nearest, or K for overhead.
+    index: i32[V, 3], the two bins around the azimuth, and K, which stands for
+      overhead.
+    share: f32[V, 3], their weights, which add up to 1.
   """
-  gap = (azimuth[:, None] - _centers(settings) + np.pi) % _TURN - np.pi
-  around = jnp.argmin(jnp.abs(gap), axis=1).astype(jnp.int32)  # of [V, K]
-  is_overhead = _is_overhead(settings, elevation)
-  return jnp.where(is_overhead, len(settings.views), around)
-
-
-def _centers(settings):
-  """f32[K], azimuths of the bins, radians, in [0, 2 pi)."""
   degrees = np.array([azimuth for azimuth, _ in settings.views])
-  return np.asarray(np.radians(degrees) % _TURN, np.float32)
-
-
-def _is_overhead(settings, elevation):
-  return elevation > np.float32(np.radians(settings.overhead_degrees))
+  center = np.asarray(np.radians(degrees) % _TURN, np.float32)
+  order = np.argsort(center)
+  center = center[order]
+  # A single bin is its own neighbour, one whole turn away.
+  spacing = (np.roll(center, -1) - center) % _TURN
+  spacing = np.where(spacing == 0, _TURN, spacing).astype(np.float32)
+  position = azimuth % _TURN
+  low = jnp.searchsorted(jnp.asarray(center), position, side="right") - 1
+  low = low % len(center)
+  part = (position - jnp.asarray(center)[low]) % _TURN
+  part = part / jnp.asarray(spacing)[low]
+  if settings.blend == "nearest":
+    part = jnp.round(part)
+  alone = np.float32(np.radians(settings.overhead_degrees))
+  if settings.blend == "bilinear":
+    above = jnp.clip(elevation / alone, 0.0, 1.0)
+  else:
+    above = (elevation > alone).astype(jnp.float32)
+  order = jnp.asarray(order, jnp.int32)
+  index = [order[low], order[(low + 1) % len(center)]]
+  index.append(jnp.full_like(index[0], len(center)))
+  share = [(1 - above) * (1 - part), (1 - above) * part, above]
+  return jnp.stack(index, axis=1), jnp.stack(share, axis=1)
 
 
 def select(
@@ -109,7 +125,7 @@ def select(
     azimuth: jax.Array,
     elevation: jax.Array,
 ) -> jax.Array:
-  """Each view's text embedding (DreamFusion, section 3.2 and appendix A.2).
+  """Each view's text embedding.
 
   Args:
     prompt: embeddings of one prompt.
@@ -117,29 +133,16 @@ def select(
     azimuth: f32[V], radians, any turn; 0 is the front.
     elevation: f32[V], radians.
   Returns:
-    f32[V, N, E]: the overhead text above the threshold; below it the text of
-    the nearest bin, or the blend of the two bins around the azimuth, linear
-    in the angle.
+    f32[V, N, E], the texts of `mix`, weighted.
   """
-  if settings.blend == "nearest":
-    texts_of_views = jnp.concatenate([prompt.views, prompt.overhead[None]])
-    return texts_of_views[nearest(settings, azimuth, elevation)]
-  center = _centers(settings)
-  order = np.argsort(center)
-  center = center[order]
-  views = prompt.views[order]
-  # A single bin is its own neighbour, one whole turn away.
-  spacing = (np.roll(center, -1) - center) % _TURN
-  spacing = np.where(spacing == 0, _TURN, spacing).astype(np.float32)
-  position = azimuth % _TURN
-  low = jnp.searchsorted(jnp.asarray(center), position, side="right") - 1
-  low = low % len(center)
-  share = (position - jnp.asarray(center)[low]) % _TURN
-  share = (share / jnp.asarray(spacing)[low])[:, None, None]
-  high = (low + 1) % len(center)
-  around = (1 - share) * views[low] + share * views[high]
-  is_overhead = _is_overhead(settings, elevation)[:, None, None]
-  return jnp.where(is_overhead, prompt.overhead, around)
+  texts_of_views = jnp.concatenate([prompt.views, prompt.overhead[None]])
+  index, share = mix(settings, azimuth, elevation)
+  return blend(texts_of_views[index], share)
+
+
+def blend(embedding: jax.Array, share: jax.Array) -> jax.Array:
+  """f32[V, N, E], the weighted sums of f32[V, 3, N, E] with f32[V, 3]."""
+  return jnp.sum(share[..., None, None] * embedding, axis=1)
 
 
 def read_file(path: str) -> list[str]:

@@ -1,8 +1,8 @@
 """One training step, and many of them in one call of the device.
 
 render -> resize -> encode -> noise -> denoise, and back along the same road,
-the denoiser excepted; or decode what it means, and back from the image. P prompts, V views of a prompt on a device, L steps per
-call.
+the denoiser excepted; or decode what it means, and back from the image. P
+prompts, V views of a prompt on a device, L steps per call.
 """
 
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from dreamjax import parallel
 from dreamjax import prompts
 from dreamjax import state as state_lib
 from dreamjax import views
+from dreamjax.guidance import draws
 from dreamjax.guidance import sds
 
 
@@ -102,8 +103,11 @@ def _step(
     config, model, where, with_normals, state, prompt, indices, shared, step
 ):
   """(TrainState, Numbers) after the step with a number, for one prompt."""
-  key = random.fold_in(random.wrap_key_data(shared.key), step)
-  key_views, key_guidance, key_grid = random.split(key, 3)
+  key_run = random.wrap_key_data(shared.key)
+  key_views, key_guidance, key_grid = random.split(
+      random.fold_in(key_run, step), 3
+  )
+  key_t, key_noise = random.split(key_guidance)
   progress = step.astype(jnp.float32) / config.train.steps
   field = fields.make(config.field, config.render.bound)
   # A branch on the number of the step, which all prompts share.
@@ -135,20 +139,28 @@ def _step(
   latent, pull_latent = jax.vjp(
       lambda image: model.encode_image(shared.params, image), image
   )
+  guidance = config.guidance
   latent_gradient, strength, diagnostics = sds.gradient(
-      key_guidance,
+      draws.timesteps(key_t, indices, progress, shared.schedule, guidance),
+      draws.noise(
+          key_noise,
+          random.fold_in(key_run, config.train.steps),  # No step's number.
+          indices,
+          drawn.camera,
+          latent.shape[1:],
+          progress,
+          guidance,
+      ),
       latent,
-      indices,
       prompts.select(
           prompt, config.prompt, drawn.camera.azimuth, drawn.camera.elevation
       ),
       prompt.empty,
-      progress,
       lambda *batch: model.denoise(shared.params, *batch),
       shared.schedule,
-      config.guidance,
+      guidance,
   )
-  if config.guidance.residual == "image":
+  if guidance.residual == "image":
     image_gradient = sds.image_gradient(
         image,
         latent,

@@ -13,6 +13,16 @@ from dreamjax import config
         (config.Schedule, {"shape": "exponential"}, "both must be positive"),
         (config.PromptConfig, {"views": ()}, "views is empty"),
         (config.PromptConfig, {"blend": "cubic"}, "blend is 'cubic'"),
+        (
+            config.GuidanceConfig,
+            {"fixed_noise": config.Schedule(0.0, 1.5)},
+            "fixed_noise is 1.5",
+        ),
+        (
+            config.PromptConfig,
+            {"blend": "bilinear", "overhead_degrees": 0.0},
+            "overhead_degrees is 0.0",
+        ),
         (config.RenderConfig, {"occupancy_every": 0},
          "occupancy_every is 0, want at least 1"),
         (config.GuidanceConfig, {"weighting": "sigma"}, "weighting is 'sigma'"),

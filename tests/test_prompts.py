@@ -10,6 +10,7 @@ from dreamjax import prompts
 
 FOUR = config.PromptConfig()
 LINEAR = config.PromptConfig(blend="linear")
+BILINEAR = config.PromptConfig(blend="bilinear", overhead_degrees=80.0)
 
 
 def numbered(settings):
@@ -120,6 +121,28 @@ def test_overhead_words_take_over_above_the_threshold():
   assert selected(FOUR, [90.0], 59.9) == 1
   assert selected(FOUR, [90.0], 60.1) == 100
   assert selected(LINEAR, [30.0], 85.0) == 100
+
+
+def test_bilinear_blend_rises_towards_overhead():
+  # Bin 1 at azimuth 90, overhead 100: 1 + 99 share.
+  for elevation, share in ((-10, 0), (0, 0), (20, 0.25), (60, 0.75), (80, 1)):
+    np.testing.assert_allclose(
+        selected(BILINEAR, [90.0], elevation), 1 + 99 * share, rtol=1e-5
+    )
+  assert selected(BILINEAR, [90.0], 85.0) == 100
+  np.testing.assert_allclose(
+      selected(BILINEAR, [45.0, 117.0], 40.0), [50.25, 50.65], rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize("settings", (FOUR, LINEAR, BILINEAR))
+def test_shares_of_a_mix_add_up(settings):
+  azimuth = jnp.linspace(-7.0, 7.0, 50)
+  index, share = prompts.mix(settings, azimuth, jnp.linspace(-0.2, 1.5, 50))
+  np.testing.assert_allclose(share.sum(1), 1.0, rtol=1e-6)
+  assert share.min() >= 0
+  assert index.dtype == jnp.int32
+  np.testing.assert_array_equal(index[:, 2], 4)
 
 
 def test_prompts_file_is_read_once_each_in_order(tmp_path):

@@ -24,10 +24,8 @@ import functools
 
 import jax
 from jax import lax
-from jax import random
 import jax.numpy as jnp
 
-from dreamjax import schedules
 from dreamjax.diffusion import guide
 from dreamjax.diffusion import schedule as schedule_lib
 
@@ -40,70 +38,18 @@ WEIGHTINGS = {
 }
 
 
-def draw_timesteps(key, indices, progress, schedule, config):
-  """Timesteps between t_min and t_max, one in each of K equal strata.
-
-  Args:
-    key: the step's key for timesteps.
-    indices: i32[B], global numbers of the views.
-    progress: f32[], in [0, 1].
-    schedule: diffusion.schedule.NoiseSchedule.
-    config: config.GuidanceConfig.
-  Returns:
-    i32[K, B], in [0, T).
-  """
-  count = config.noise_samples
-  low = schedules.value(config.t_min, progress)
-  high = schedules.value(config.t_max, progress)
-  total = schedule.config.num_train_timesteps
-
-  def draw(index):
-    place = random.uniform(random.fold_in(key, index), (count,))
-    place = (jnp.arange(count, dtype=jnp.float32) + place) / count
-    t = jnp.round(total * (low + (high - low) * place))
-    return jnp.clip(t.astype(jnp.int32), 0, total - 1)
-
-  views = jnp.asarray(indices, jnp.int32)
-  if config.share_t:
-    views = jnp.zeros_like(views)
-  return jax.vmap(draw, out_axes=1)(views)
-
-
-def draw_noise(key, indices, shape, count):
-  """Unit noise of each view, whatever device computes it.
-
-  Args:
-    key: the step's key for noise.
-    indices: i32[B], global numbers of the views.
-    shape: (h, w, C).
-    count: K.
-  Returns:
-    f32[K, B, h, w, C].
-  """
-  return jax.vmap(
-      lambda index: random.normal(
-          random.fold_in(key, index), (count, *shape)
-      ),
-      out_axes=1,
-  )(jnp.asarray(indices, jnp.int32))
-
-
-def gradient(
-    key, latent, indices, context, empty, progress, denoise, schedule, config
-):
+def gradient(t, noise, latent, context, empty, denoise, schedule, config):
   """Gradient of a mean over views and latent numbers; see the module.
 
   All views, noises and both branches of classifier-free guidance go through
   the denoiser in one call per step of DDIM, and it is not differentiated.
 
   Args:
-    key: the step's key for guidance.
+    t: i32[K, B], timesteps.
+    noise: f32[K, B, h, w, C].
     latent: f32[B, h, w, C], clean latents of the views.
-    indices: i32[B], global numbers of the views. What is drawn for a view
-      depends on its number alone.
     context: f32[B, N, E], text embedding of each view.
     empty: f32[N, E], embedding of the empty or negative text.
-    progress: f32[], in [0, 1].
     denoise: (noisy f32[2 K B, h, w, C], t i32[2 K B], context
       f32[2 K B, N, E]) -> raw prediction, f32 like noisy.
     schedule: diffusion.schedule.NoiseSchedule; it knows what is predicted.
@@ -116,10 +62,8 @@ def gradient(
     mean square of e - n; "text", |c - u| / |u - n| of the first predictions
     with (c) and without (u) text; "t", timestep.
   """
-  key_t, key_noise = random.split(key)
-  count, size = config.noise_samples, latent.shape[0]
-  t = draw_timesteps(key_t, indices, progress, schedule, config).reshape(-1)
-  noise = draw_noise(key_noise, indices, latent.shape[1:], count)
+  count, size = t.shape
+  t = t.reshape(-1)
   noise = noise.reshape((-1,) + latent.shape[1:])
   noisy = schedule_lib.add_noise(
       schedule, jnp.tile(latent, (count, 1, 1, 1)), noise, t

@@ -3,6 +3,10 @@
 Velocity prediction (Salimans and Ho 2022) with captions dropped in part:
 without the colour, without the view, or altogether, so that guidance and
 prompts without view words mean something.
+
+Views are described as the distillation describes them, by the blend of the
+texts around them (prompts.mix). So a blend comes to mean its exact angle, and
+not a side somewhere near.
 """
 
 from typing import NamedTuple
@@ -12,6 +16,7 @@ from jax import random
 import jax.numpy as jnp
 import optax
 
+from dreamjax import prompts
 from dreamjax.diffusion import schedule as schedule_lib
 from dreamjax.toybox import pictures as pictures_lib
 from dreamjax.toybox import training
@@ -32,26 +37,41 @@ class Data(NamedTuple):
     latent: f16[N, h, w, C].
     kind: i32[N].
     color: i32[N].
-    view: i32[N].
+    azimuth: f32[N], radians.
+    elevation: f32[N], radians.
     token: i32[M, L], ids of all captions, pictures.captions.
   """
 
   latent: jax.Array
   kind: jax.Array
   color: jax.Array
-  view: jax.Array
+  azimuth: jax.Array
+  elevation: jax.Array
   token: jax.Array
 
 
-def sample_captions(key, data, index):
-  """Caption numbers i32[B] of the latents `index`, with words left out."""
-  caption, color, view = random.uniform(key, (3, index.shape[0]))
-  chosen = pictures_lib.caption_index(
-      data.kind[index],
-      jnp.where(color < _NO_COLOR, len(words.COLORS), data.color[index]),
-      jnp.where(view < _NO_VIEW, len(words.VIEWS) + 1, data.view[index]),
+def sample_captions(key, data, index, settings):
+  """Captions of latents, with words left out.
+
+  Args:
+    key: of what is left out.
+    data: Data.
+    index: i32[B], the latents.
+    settings: config.PromptConfig, whose views are words.VIEWS.
+  Returns:
+    (numbers of captions i32[B, 3], their shares f32[B, 3]).
+  """
+  caption, color, view = random.uniform(key, (3, index.shape[0], 1))
+  sides, share = prompts.mix(
+      settings, data.azimuth[index], data.elevation[index]
   )
-  return jnp.where(caption < _NO_CAPTION, data.token.shape[0] - 1, chosen)
+  chosen = pictures_lib.caption_index(
+      data.kind[index, None],
+      jnp.where(color < _NO_COLOR, len(words.COLORS), data.color[index, None]),
+      jnp.where(view < _NO_VIEW, len(words.VIEWS) + 1, sides),
+  )
+  nothing = data.token.shape[0] - 1
+  return jnp.where(caption < _NO_CAPTION, nothing, chosen), share
 
 
 def sample_time(key, size, total):
@@ -66,31 +86,35 @@ def sample_time(key, size, total):
   return jnp.minimum((total * time).astype(jnp.int32), total - 1)
 
 
-def loss(model, schedule, params, data, key, rows):
+def loss(model, schedule, settings, params, data, key, rows):
   """Mean square error of the velocity over rows of a random batch, f32[]."""
   key_index, key_caption, key_time, key_noise = random.split(key, 4)
   index = random.randint(key_index, (BATCH,), 0, data.latent.shape[0])
-  caption = sample_captions(key_caption, data, index)
+  caption, share = sample_captions(key_caption, data, index, settings)
   time = sample_time(key_time, BATCH, schedule.config.num_train_timesteps)
   noise = random.normal(key_noise, (BATCH, *data.latent.shape[1:]))
-  token, time, noise = data.token[caption[rows]], time[rows], noise[rows]
+  time, noise = time[rows], noise[rows]
   latent = data.latent[index[rows]].astype(jnp.float32)
+  token = data.token[caption[rows]]
+  text = model.encode_text(params, token.reshape(-1, token.shape[-1]))
+  text = text.reshape(*token.shape, -1)
   predicted = model.denoise(
       params,
       schedule_lib.add_noise(schedule, latent, noise, time),
       time,
-      model.encode_text(params, token),
+      prompts.blend(text, share[rows]),
   )
   wanted = schedule_lib.velocity(schedule, latent, noise, time)
   return jnp.mean((predicted - wanted) ** 2)
 
 
-def make_update(model, schedule, steps):
+def make_update(model, schedule, settings, steps):
   """The training step.
 
   Args:
     model: the Stable Diffusion, static.
     schedule: its noise schedule.
+    settings: config.PromptConfig, how views are described.
     steps: of the whole training.
   Returns:
     training.Update; its data is `Data`, its parameters are those of "unet"
@@ -98,7 +122,7 @@ def make_update(model, schedule, steps):
   """
   rate = training.rate(PEAK_RATE, steps)
   return training.Update(
-      lambda *batch: loss(model, schedule, *batch),
+      lambda *batch: loss(model, schedule, settings, *batch),
       BATCH,
       optax.chain(
           optax.clip_by_global_norm(1.0),

@@ -16,7 +16,6 @@ import tqdm
 
 from dreamjax import cameras
 from dreamjax import config as config_lib
-from dreamjax import prompts
 from dreamjax import shading
 from dreamjax.fields import background
 from dreamjax.toybox import solids
@@ -34,12 +33,14 @@ class Pictures(NamedTuple):
   Attributes:
     layers: u8[N, S, S, 5], Truth.fixed, painted and opacity times 255.
     kind: i32[N], index into words.KINDS.
-    view: i32[N], index into words.VIEWS, or behind its end for overhead.
+    azimuth: f32[N], radians, of the camera.
+    elevation: f32[N], radians, as well.
   """
 
   layers: np.ndarray
   kind: np.ndarray
-  view: np.ndarray
+  azimuth: np.ndarray
+  elevation: np.ndarray
 
 
 def make(config: config_lib.Config, seed: int, per_kind: int) -> Pictures:
@@ -49,7 +50,7 @@ def make(config: config_lib.Config, seed: int, per_kind: int) -> Pictures:
   exactly what it will be shown.
 
   Args:
-    config: its camera, shading, prompt and render.resolution are used.
+    config: its camera, shading and render.resolution are used.
     seed: of cameras and lights.
     per_kind: pictures of each kind; rounded up to a multiple of 16.
   Returns:
@@ -72,8 +73,8 @@ def make(config: config_lib.Config, seed: int, per_kind: int) -> Pictures:
     layers = jnp.concatenate([
         truth.fixed, truth.painted[..., None], truth.opacity[..., None]
     ], axis=-1)
-    view = prompts.nearest(config.prompt, camera.azimuth, camera.elevation)
-    return jnp.round(255 * layers).astype(jnp.uint8), view
+    layers = jnp.round(255 * layers).astype(jnp.uint8)
+    return layers, camera.azimuth, camera.elevation
 
   parts = []
   bar = tqdm.tqdm(desc="rendering toys", total=len(words.KINDS) * batches)
@@ -81,9 +82,11 @@ def make(config: config_lib.Config, seed: int, per_kind: int) -> Pictures:
     toy = solids.make(kind)
     key = random.fold_in(random.key(seed), index)
     for number in range(batches):
-      layers, view = batch(toy, random.fold_in(key, number))
+      layers, *angles = batch(toy, random.fold_in(key, number))
       parts.append((
-          np.asarray(layers), np.full(_BATCH, index, np.int32), np.asarray(view)
+          np.asarray(layers),
+          np.full(_BATCH, index, np.int32),
+          *map(np.asarray, angles),
       ))
       bar.update()
   bar.close()

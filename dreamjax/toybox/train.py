@@ -86,7 +86,9 @@ def main(argv):
     weights.save(folder / "weights", pipeline, np.float16)
     _sheet(folder / f"samples_{done:06d}.png", pipeline)
 
-  update = denoiser.make_update(prior.MODEL, schedule, flags.FLAGS.unet_steps)
+  update = denoiser.make_update(
+      prior.MODEL, schedule, config.prompt, flags.FLAGS.unet_steps
+  )
   networks = {name: params[name] for name in ("unet", "text_encoder")}
   training.run(
       update,
@@ -141,7 +143,7 @@ def _seen(config) -> dict[str, Any]:
       "render": {"resolution": config.render.resolution},
       "prompt": {
           name: prompt[name]
-          for name in ("views", "overhead", "overhead_degrees")
+          for name in ("views", "overhead", "overhead_degrees", "blend")
       },
   }
 
@@ -236,7 +238,8 @@ def _data(config, seed, pictures, params, tokenizer) -> denoiser.Data:
       latent=np.concatenate(parts),
       kind=np.tile(pictures.kind, _PAINTS),
       color=np.concatenate(colors),
-      view=np.tile(pictures.view, _PAINTS),
+      azimuth=np.tile(pictures.azimuth, _PAINTS),
+      elevation=np.tile(pictures.elevation, _PAINTS),
       token=tokenizer(pictures_lib.captions()),
   )
 

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dreamjax import cameras
 from dreamjax import config as config_lib
 from dreamjax.diffusion import oracle as oracle_lib
 from dreamjax.diffusion import schedule as schedule_lib
+from dreamjax.guidance import draws
 from dreamjax.guidance import sds
 
 KEY = random.key(3)
@@ -34,10 +36,28 @@ def one_time(**changes):
 
 
 @functools.partial(jax.jit, static_argnames=("answer", "config"))
-def distil(world, answer, *arguments, schedule, config):
-  denoise = functools.partial(answer, world)
+def distil(
+    world, answer, latent, indices, context, empty, progress, schedule, config
+):
+  key_t, key_noise = random.split(KEY)
+  still = jnp.zeros(indices.shape)
   return sds.gradient(
-      *arguments, denoise=denoise, schedule=schedule, config=config
+      draws.timesteps(key_t, indices, progress, schedule, config),
+      draws.noise(
+          key_noise,
+          KEY,
+          indices,
+          cameras.orbit(still, still, 1.0, 1.0),
+          latent.shape[1:],
+          progress,
+          config,
+      ),
+      latent,
+      context,
+      empty,
+      functools.partial(answer, world),
+      schedule,
+      config,
   )
 
 
@@ -61,7 +81,6 @@ def everything(config, t=0.5, views=2, **changes):
   result, strength, diagnostics = distil(
       chosen["world"],
       chosen["answer"],
-      KEY,
       chosen["latent"],
       chosen["indices"],
       chosen["context"],
@@ -232,7 +251,7 @@ def test_noises_are_averaged():
   )
   result, diagnostics = gradient(config, 0.0)
   key, _ = random.split(KEY)
-  t = sds.draw_timesteps(key, jnp.arange(2), 0.0, SCHEDULE, config)
+  t = draws.timesteps(key, jnp.arange(2), 0.0, SCHEDULE, config)
   alpha, sigma = schedule_lib.alpha_sigma(SCHEDULE, t)
   want = jnp.mean(alpha / sigma, axis=0)[:, None, None, None]
   want = want * (CLEAN - TEXT)
@@ -283,48 +302,6 @@ def test_diagnostics_of_a_sure_denoiser():
       jnp.linalg.norm(TEXT - EMPTY) / jnp.linalg.norm(CLEAN - EMPTY),
       rtol=1e-4,
   )
-
-
-def timesteps(config, views=64, progress=0.0, schedule=SCHEDULE):
-  return np.asarray(
-      sds.draw_timesteps(KEY, jnp.arange(views), progress, schedule, config)
-  )
-
-
-def test_timesteps_are_stratified_in_the_noises_of_a_view():
-  config = config_lib.GuidanceConfig(
-      noise_samples=4,
-      t_min=config_lib.constant(0.2),
-      t_max=config_lib.constant(0.6),
-  )
-  t = timesteps(config, views=256)
-  assert t.shape == (4, 256)
-  for k in range(4):
-    low, high = 200 + 100 * k, 300 + 100 * k
-    assert low <= t[k].min() < low + 5 and high - 5 < t[k].max() <= high
-    # Uniform in the stratum: standard error 29 / 16.
-    assert abs(t[k].mean() - (low + high) / 2) < 7
-
-
-def test_views_share_their_timesteps_or_do_not():
-  shared = timesteps(config_lib.GuidanceConfig(share_t=True))
-  assert (shared == shared[:, :1]).all()
-  assert len(set(timesteps(config_lib.GuidanceConfig())[0])) > 40
-
-
-def test_timesteps_follow_their_schedules_whatever_t_is():
-  falling = config_lib.Schedule(0.9, 0.1)
-  config = config_lib.GuidanceConfig(t_min=falling, t_max=falling)
-  half = schedule_lib.make(
-      schedule_lib.ScheduleConfig(num_train_timesteps=500)
-  )
-  for progress, fraction in ((0.0, 0.9), (0.25, 0.7), (1.0, 0.1)):
-    assert (timesteps(config, progress=progress) == 1000 * fraction).all()
-    t = timesteps(config, progress=progress, schedule=half)
-    assert (t == 500 * fraction).all()
-  edge = config_lib.constant(1.0)
-  config = config_lib.GuidanceConfig(t_min=edge, t_max=edge)
-  assert (timesteps(config) == 999).all()
 
 
 @pytest.mark.parametrize("weighting", ["sds", "x0"])

@@ -19,6 +19,8 @@ from dreamjax.toybox import train
 from dreamjax.toybox import training
 from dreamjax.toybox import words
 
+RECIPE = config_io.load("toybox")
+
 
 def learn(folder, steps, stop_after=None, data=3.0, devices=1):
   """Fits a number to noisy data; a stop is an exception after a checkpoint."""
@@ -59,9 +61,8 @@ def small_training(network):
   params = jax.jit(prior.MODEL.init)(random.key(0))
   if network == "vae":
     layers = generator.integers(0, 256, (20, 64, 64, 5), np.uint8)
-    background = config_io.load("toybox").background
     return layers, params["vae"], autoencoder.make_update(
-        prior.MODEL.vae, background, 10
+        prior.MODEL.vae, RECIPE.background, 10
     )
   # A zero output would hide what went in.
   params["unet"]["conv_out"]["kernel"] += 0.1
@@ -69,13 +70,14 @@ def small_training(network):
       latent=generator.standard_normal((20, 16, 16, 4)).astype(np.float16),
       kind=np.arange(20, dtype=np.int32) % 12,
       color=np.arange(20, dtype=np.int32) % 8,
-      view=np.arange(20, dtype=np.int32) % 9,
+      azimuth=np.linspace(0, 6, 20, dtype=np.float32),
+      elevation=np.linspace(0, 1.5, 20, dtype=np.float32),
       token=generator.integers(
           0, 90, (len(pictures.captions()), prior.LENGTH), np.int32
       ),
   )
   return data, params, denoiser.make_update(
-      prior.MODEL, schedule.make(prior.SCHEDULE), 10
+      prior.MODEL, schedule.make(prior.SCHEDULE), RECIPE.prompt, 10
   )
 
 
@@ -137,13 +139,19 @@ def test_captions_leave_words_out_at_their_rates():
       latent=jnp.zeros((1, 1)),
       kind=jnp.zeros(1, jnp.int32),
       color=jnp.zeros(1, jnp.int32),
-      view=jnp.full(1, 4, jnp.int32),
+      azimuth=jnp.full(1, np.pi),
+      elevation=jnp.full(1, np.pi / 4),
       token=jnp.zeros((len(texts), 16), jnp.int32),
   )
-  index = np.asarray(denoiser.sample_captions(
-      random.key(0), data, jnp.zeros(count, jnp.int32)
-  ))
-  chosen = [texts[i] for i in index]
+  index, shares = denoiser.sample_captions(
+      random.key(0), data, jnp.zeros(count, jnp.int32), RECIPE.prompt
+  )
+  np.testing.assert_allclose(
+      shares, np.tile([0.5, 0.0, 0.5], (count, 1)), atol=1e-6
+  )
+  chosen = [texts[i] for i in index[:, 0]]
+  above = [texts[i] for i in index[:, 2]]
+  assert [text.replace("back", "overhead") for text in chosen] == above
   share = lambda text: chosen.count(text) / count
   assert share("") == pytest.approx(0.10, abs=0.01)
   assert share("a red mug, back view") == pytest.approx(
