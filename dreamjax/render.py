@@ -17,6 +17,7 @@ from dreamjax import cameras
 from dreamjax import chunks
 from dreamjax import losses
 from dreamjax import shading
+from dreamjax import vectors
 from dreamjax.ops import composite
 from dreamjax.ops import march
 
@@ -103,17 +104,11 @@ def _query(field, params, position, progress, with_normals):
   if not with_normals:
     density, albedo = field.query(params, position, progress)
     return density, albedo, jnp.zeros_like(albedo)
-  density, pull, albedo = jax.vjp(
-      lambda position: field.query(params, position, progress),
-      position,
-      has_aux=True,
-  )
-  # Points do not know each other, so one pull gives the slope at all of them.
-  (slope,) = pull(jnp.ones_like(density))
+  density, albedo, slope = field.query_slope(params, position, progress)
   slope = ad_checkpoint.checkpoint_name(slope, _SLOPE)
   # Where the density is flat the normal fades to zero instead of spinning.
-  squared = jnp.sum(slope**2, axis=-1, keepdims=True)
-  return density, albedo, -slope * lax.rsqrt(squared + 1e-6)
+  length = lax.rsqrt(vectors.dot(slope, slope) + 1e-6)
+  return density, albedo, vectors.scale(-length, slope)
 
 
 def _render_rays(
@@ -147,7 +142,7 @@ def _render_rays(
       color = shading.shade(color, normal, position, lamp)
     z = (distance - middle[ray])[:, None]
     columns = [color, z, z**2] + [normal] * with_normals
-    facing = jnp.sum(normal * direction, axis=-1)
+    facing = vectors.dot(normal, direction)
     return density, jnp.concatenate(columns, axis=-1), facing
 
   density, value, facing = chunks.map_slots(

@@ -6,6 +6,8 @@ import jax
 from jax import random
 import jax.numpy as jnp
 
+from dreamjax import vectors
+
 KINDS = ("point", "directional")
 
 
@@ -98,11 +100,11 @@ def shade(albedo, normal, position, light):
   Returns:
     f32[..., 3], linear RGB in [0, 1].
   """
-  towards = light.position - light.finite[..., None] * position
+  towards = light.position - vectors.scale(light.finite, position)
   # Inside the lamp itself the direction is undefined; it then counts as dark.
-  squared = jnp.maximum(jnp.sum(towards**2, -1), 1e-12)
-  cosine = jnp.sum(normal * towards, -1) * jax.lax.rsqrt(squared)
+  squared = jnp.maximum(vectors.dot(towards, towards), 1e-12)
+  cosine = vectors.dot(normal, towards) * jax.lax.rsqrt(squared)
   diffuse = jnp.maximum(cosine, 0.0)
   intensity = light.ambient + (1.0 - light.ambient) * diffuse
   material = jnp.where(light.textureless[..., None], 1.0, albedo)
-  return material * intensity[..., None]
+  return vectors.scale(intensity, material)

@@ -8,7 +8,9 @@
 #include "composite.h"
 #include "core.h"
 #include "hash_grid.h"
+#include "hash_mlp.h"
 #include "march.h"
+#include "mlp.h"
 
 namespace dreamjax {
 
@@ -20,6 +22,37 @@ int64_t NumParts(const HashSlope& call);
 void RunPart(const HashGather& call, int64_t part);
 void RunPart(const HashScatter& call, int64_t part);
 void RunPart(const HashSlope& call, int64_t part);
+
+// The parts of the network's operations, and what computes them.
+enum class VectorUnit { kPlain, kAvx2, kAvx512 };
+
+// The widest that this processor has.
+VectorUnit BestVectorUnit();
+
+int64_t NumParts(const MlpValue& call);
+int64_t NumParts(const MlpInputGradient& call);
+int64_t NumParts(const MlpGradient& call);
+int64_t NumParts(const MlpSecond& call);
+
+void RunPart(const MlpValue& call, int64_t part,
+             VectorUnit unit = BestVectorUnit());
+void RunPart(const MlpInputGradient& call, int64_t part,
+             VectorUnit unit = BestVectorUnit());
+void RunPart(const MlpGradient& call, int64_t part,
+             VectorUnit unit = BestVectorUnit());
+void RunPart(const MlpSecond& call, int64_t part,
+             VectorUnit unit = BestVectorUnit());
+
+int64_t NumParts(const HashMlpValue& call);
+int64_t NumParts(const HashMlpPull& call);
+int64_t NumParts(const HashMlpScatter& call);
+
+void RunPart(const HashMlpValue& call, int64_t part,
+             VectorUnit unit = BestVectorUnit());
+void RunPart(const HashMlpPull& call, int64_t part,
+             VectorUnit unit = BestVectorUnit());
+void RunPart(const HashMlpScatter& call, int64_t part,
+             VectorUnit unit = BestVectorUnit());
 
 // A run of a ray's candidates, and OneByOne that looks at a run at a time.
 struct CandidateRun {

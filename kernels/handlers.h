@@ -11,12 +11,24 @@
   X(HashSecondTable, "dreamjax_hash_second_table")                    \
   X(HashSecondPosition, "dreamjax_hash_second_position")              \
   X(HashSecondCotangent, "dreamjax_hash_second_cotangent")            \
+  X(MlpRun, "dreamjax_mlp")                                           \
+  X(MlpPullInput, "dreamjax_mlp_input_gradient")                      \
+  X(MlpPull, "dreamjax_mlp_gradient")                                 \
+  X(MlpPullTwice, "dreamjax_mlp_second")                              \
   X(MarchRays, "dreamjax_march")                                          \
   X(CompositeRays, "dreamjax_composite")                                  \
   X(CompositeRaysGradient, "dreamjax_composite_gradient")
+
+// Operations that other platforms make of those above.
+#define DJ_CPU_TARGETS(X)                                             \
+  X(HashMlpRun, "dreamjax_hash_mlp")                                  \
+  X(HashMlpRunSlope, "dreamjax_hash_mlp_slope")                       \
+  X(HashMlpPullBack, "dreamjax_hash_mlp_gradient")                    \
+  X(HashMlpPullSlope, "dreamjax_hash_mlp_slope_gradient")
 
 #define DJ_DECLARE_HANDLER(function, target)                       \
   extern "C" XLA_FFI_Error* Dreamjax##function##Cpu(XLA_FFI_CallFrame*); \
   extern "C" XLA_FFI_Error* Dreamjax##function##Cuda(XLA_FFI_CallFrame*);
 DJ_TARGETS(DJ_DECLARE_HANDLER)
+DJ_CPU_TARGETS(DJ_DECLARE_HANDLER)
 #undef DJ_DECLARE_HANDLER

@@ -4,6 +4,7 @@
 #include "composite.h"
 #include "hash_grid.h"
 #include "march.h"
+#include "mlp.h"
 
 struct CUstream_st;
 
@@ -14,6 +15,10 @@ namespace dreamjax {
 const char* Launch(CUstream_st* stream, const HashGather& call);
 const char* Launch(CUstream_st* stream, const HashScatter& call);
 const char* Launch(CUstream_st* stream, const HashSlope& call);
+const char* Launch(CUstream_st* stream, const MlpValue& call);
+const char* Launch(CUstream_st* stream, const MlpInputGradient& call);
+const char* Launch(CUstream_st* stream, const MlpGradient& call);
+const char* Launch(CUstream_st* stream, const MlpSecond& call);
 const char* Launch(CUstream_st* stream, const March& march);
 const char* Launch(CUstream_st* stream, const CompositeForward& forward);
 const char* Launch(CUstream_st* stream, const CompositeBackward& backward);

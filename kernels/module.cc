@@ -18,6 +18,7 @@ py::dict Targets() {
   py::dict platforms, cpu;
 #define DJ_ADD_CPU(name, target) cpu[target] = Capsule(Dreamjax##name##Cpu);
   DJ_TARGETS(DJ_ADD_CPU)
+  DJ_CPU_TARGETS(DJ_ADD_CPU)
   platforms["cpu"] = cpu;
 #ifdef DREAMJAX_CUDA
   if (dreamjax::CudaProblem() == nullptr) {

@@ -11,7 +11,7 @@ import dreamjax
 # import each other. The longest name that fits a module counts.
 LAYERS = (
     ("allocator", "config", "outputs.files", "signals"),
-    ("config_io", "schedules", "ops"),
+    ("config_io", "schedules", "ops", "vectors"),
     ("cameras", "checkpoint", "chunks", "occupancy", "parallel", "progress",
      "roofline"),
     ("journal", "losses", "optimizer", "shading", "workdir"),

@@ -40,7 +40,7 @@ def ball(steepness=60.0, peak=200.0):
     inside = jax.nn.sigmoid(steepness * (params[0] - radius))
     return peak * inside, jnp.broadcast_to(params[1:], position.shape)
 
-  return fields.Field(lambda key: None, query)
+  return fields.Field(lambda key: None, query, fields.with_slope(query))
 
 
 BALL = jnp.array([0.5, 0.9, 0.2, 0.1])
@@ -57,7 +57,7 @@ def fog():
         jnp.ones_like(position),
     )
 
-  return fields.Field(lambda key: None, query)
+  return fields.Field(lambda key: None, query, fields.with_slope(query))
 
 
 def front(num_views=1):
@@ -183,7 +183,7 @@ def test_surface_seen_from_behind_is_an_orientation_loss():
       inside = (radius > 0.6) & (radius < 0.9)
       return jnp.where(inside, 20 * slope, 0.0), jnp.ones_like(position)
 
-    return fields.Field(None, query)
+    return fields.Field(None, query, fields.with_slope(query))
 
   inside = cameras.orbit(0.0, 0.0, 0.7, 0.1)
   _, facing, _ = picture(shell(True), None, camera=inside)

@@ -5,6 +5,7 @@ from dreamjax.fields import hashgrid
 from dreamjax.fields import mlp
 
 Field = field.Field
+with_slope = field.with_slope
 
 # name -> make(config.FieldConfig, bound) -> Field
 FIELDS = {"hashgrid": hashgrid.make, "mlp": mlp.make}

@@ -5,6 +5,8 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dreamjax import vectors
+
 ACTIVATIONS = ("exp", "softplus")
 
 # exp(15) fills a ray within a millionth of a unit; float32 holds its square.
@@ -12,7 +14,7 @@ _EXP_MAX = 15.0
 
 
 class Field(NamedTuple):
-  """A scene representation as two pure functions.
+  """A scene representation as pure functions.
 
   Attributes:
     init: key -> params, a dict with the entry "network" and, where there is
@@ -20,10 +22,14 @@ class Field(NamedTuple):
     query: (params, position f32[N, 3], progress f32[]) -> (density f32[N] in
       1/unit, >= 0; albedo f32[N, 3], linear RGB in [0, 1]). Points are
       independent of each other, and twice differentiable in reverse mode.
+    query_slope: the same arguments -> (density, albedo, slope f32[N, 3] in
+      1/unit^2: the derivative of each density by its position). Once
+      differentiable by params.
   """
 
   init: Callable[[jax.Array], Any]
   query: Callable[..., tuple[jax.Array, jax.Array]]
+  query_slope: Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
 
 
 def check(config):
@@ -47,7 +53,7 @@ def blob(position, config):
   Returns:
     f32[N].
   """
-  squared = jnp.sum(position**2, axis=-1)
+  squared = vectors.dot(position, position)
   if config.activation == "exp":
     return config.blob_scale * jnp.exp(squared / (-2 * config.blob_width**2))
   # The tip of the cone is cut: its slope has no direction at the centre.
@@ -71,3 +77,43 @@ def density(raw, position, config):
     beyond = jnp.maximum(raw - _EXP_MAX, 0.0)
     return jnp.exp(jnp.minimum(raw, _EXP_MAX)) * (1 + beyond)
   return jax.nn.softplus(raw)
+
+
+def density_slope(raw, raw_slope, position, config):
+  """`density`, and its derivative by the position.
+
+  Args:
+    raw: f32[N].
+    raw_slope: f32[N, 3], the derivative of raw, 1/unit.
+    position: f32[N, 3], units.
+    config: config.FieldConfig.
+  Returns:
+    density f32[N], 1/unit; slope f32[N, 3], 1/unit^2.
+  """
+  result, pull = jax.vjp(
+      lambda raw, position: density(raw, position, config), raw, position
+  )
+  by_raw, by_position = pull(jnp.ones_like(result))
+  return result, vectors.scale(by_raw, raw_slope) + by_position
+
+
+def with_slope(query):
+  """A `Field.query_slope` for any `Field.query`.
+
+  Args:
+    query: see Field.
+  Returns:
+    Function of the same arguments.
+  """
+
+  def query_slope(params, position, progress):
+    result, pull, albedo = jax.vjp(
+        lambda position: query(params, position, progress),
+        position,
+        has_aux=True,
+    )
+    # Points do not know each other: one pull gives the slope at all of them.
+    (slope,) = pull(jnp.ones_like(result))
+    return result, albedo, slope
+
+  return query_slope

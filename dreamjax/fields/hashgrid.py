@@ -8,13 +8,14 @@ import jax.numpy as jnp
 from dreamjax import schedules
 from dreamjax.fields import field
 from dreamjax.ops import hash_encode
+from dreamjax.ops import hash_mlp
 
 # Instant-NGP, section 4.
 _TABLE_SPREAD = 1e-4
 
 
 class _Network(nn.Module):
-  """ReLU layers without biases: features -> (density, red, green, blue).
+  """The matrices of ReLU layers: features -> (density, red, green, blue).
 
   One trunk for density and colour takes half the arithmetic of two.
   """
@@ -23,20 +24,15 @@ class _Network(nn.Module):
   layers: int
 
   @nn.compact
-  def __call__(self, feature, gain):
-    """Raw outputs f32[N, 4] of features f32[N, C], scaled by gain f32[C]."""
-    sizes = [feature.shape[-1]] + [self.width] * self.layers + [4]
-    hidden = feature
-    for layer, shape in enumerate(zip(sizes[:-1], sizes[1:])):
-      kernel = self.param(
-          f"kernel_{layer}", nn.initializers.he_normal(), shape
-      )
-      if layer == 0:
-        # Scaling 32 rows of weights spares a pass over all the features.
-        hidden = hidden @ (gain[:, None] * kernel)
-      else:
-        hidden = nn.relu(hidden) @ kernel
-    return hidden
+  def __call__(self, gain):
+    """List of f32[C, width], ..., f32[width, 4], features scaled by f32[C]."""
+    sizes = [gain.shape[-1]] + [self.width] * self.layers + [4]
+    first, *others = (
+        self.param(f"kernel_{layer}", nn.initializers.he_normal(), shape)
+        for layer, shape in enumerate(zip(sizes[:-1], sizes[1:]))
+    )
+    # Scaling 32 rows of weights spares a pass over all the features.
+    return [gain[:, None] * first, *others]
 
 
 def _gain(config, progress):
@@ -80,20 +76,29 @@ def make(config, bound):
         minval=-_TABLE_SPREAD,
         maxval=_TABLE_SPREAD,
     )
-    feature = jnp.zeros((1, grid.num_features), jnp.float32)
-    variables = network.init(key_network, feature, feature[0])
+    gain = jnp.zeros(grid.num_features, jnp.float32)
+    variables = network.init(key_network, gain)
     return {"table": table, "network": variables["params"]}
 
+  def run(function, params, position, progress):
+    weights = network.apply(
+        {"params": params["network"]}, _gain(config, progress)
+    )
+    place = position / (2 * bound) + 0.5
+    return function(params["table"], weights, place, grid)
+
   def query(params, position, progress):
-    feature = hash_encode.hash_encode(
-        params["table"], position / (2 * bound) + 0.5, grid
-    )
-    raw = network.apply(
-        {"params": params["network"]}, feature, _gain(config, progress)
-    )
+    raw = run(hash_mlp.hash_mlp, params, position, progress)
     return (
         field.density(raw[:, 0], position, config),
         jax.nn.sigmoid(raw[:, 1:]),
     )
 
-  return field.Field(init, query)
+  def query_slope(params, position, progress):
+    raw, slope = run(hash_mlp.hash_mlp_slope, params, position, progress)
+    density, slope = field.density_slope(
+        raw[:, 0], slope / (2 * bound), position, config
+    )
+    return density, jax.nn.sigmoid(raw[:, 1:]), slope
+
+  return field.Field(init, query, query_slope)

@@ -73,4 +73,4 @@ def make(config, bound):
         jax.nn.sigmoid(raw[:, 1:]),
     )
 
-  return field.Field(init, query)
+  return field.Field(init, query, field.with_slope(query))

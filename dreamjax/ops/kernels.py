@@ -31,30 +31,30 @@ def _load():
   """Registers what fits.
 
   Returns:
-    (names of the platforms served, one line that says what is not).
+    ({platform served: names of its targets}, one line that says what is not).
   """
   if _MODE not in MODES:
     raise ValueError(f"DREAMJAX_KERNELS is {_MODE!r}, want one of {MODES}.")
   if _MODE == "off":
-    return (), "switched off by DREAMJAX_KERNELS=off"
+    return {}, "switched off by DREAMJAX_KERNELS=off"
   try:
     from dreamjax import _kernels  # pylint: disable=g-import-not-at-top
   except ImportError as error:
-    return (), f"not loaded: {error}"
+    return {}, f"not loaded: {error}"
   # A handler that is newer than the runtime would register without a word
   # and then keep the whole backend from starting.
   built, running = _kernels.ffi_version(), runtime_version()
   if built[0] != running[0] or built[1] > running[1]:
-    return (), (
+    return {}, (
         f"built for XLA FFI {built[0]}.{built[1]}, this jaxlib speaks"
         f" {running[0]}.{running[1]}; reinstall dreamjax or update jax"
     )
-  platforms = []
+  served = {}
   for platform, targets in _kernels.targets().items():
     for name, capsule in targets.items():
       jax.ffi.register_ffi_target(name, capsule, platform=platform)
-    platforms.append(platform)
-  return tuple(platforms), _kernels.cuda_problem()
+    served[platform] = frozenset(targets)
+  return served, _kernels.cuda_problem()
 
 
 _MODE = os.environ.get("DREAMJAX_KERNELS", "auto")
@@ -73,6 +73,9 @@ def status():
 
 def call(target, definition, results, *arguments, **attributes):
   """Runs a compiled kernel where the platform has it, else its definition.
+
+  A target that only some platforms with kernels have is one that its
+  definition makes of other kernels.
 
   Args:
     target: name of the FFI target.
@@ -97,13 +100,18 @@ def call(target, definition, results, *arguments, **attributes):
         )
     )
 
-  served = {platform.lower() for platform in _PLATFORMS}
+  compiled = {platform.lower() for platform in _PLATFORMS}
+  served = {
+      platform.lower()
+      for platform, targets in _PLATFORMS.items()
+      if target in targets
+  }
   # Only where it may run is the definition worth tracing: second derivatives
   # of it take many seconds.
-  missing = sorted(backend.backends().keys() - served)
-  if not missing:
+  if not backend.backends().keys() - served:
     return kernel(*arguments)
-  if _MODE == "require":
+  missing = sorted(backend.backends().keys() - compiled)
+  if missing and _MODE == "require":
     raise RuntimeError(
         f"DREAMJAX_KERNELS=require, but {', '.join(missing)} would use the"
         f" jax.numpy definitions; {status()}."

@@ -25,7 +25,9 @@ import numpy as np
 from dreamjax import allocator
 from dreamjax.ops import composite
 from dreamjax.ops import hash_encode
+from dreamjax.ops import hash_mlp
 from dreamjax.ops import march
+from dreamjax.ops import mlp
 
 _LOG2_POINTS = flags.DEFINE_integer("log2_points", 17, "log2 of N.")
 
@@ -123,6 +125,81 @@ def _hash_cases(size, layout, num_points):
   }
 
 
+def _mlp_cases(sizes, num_points):
+  """{name: (arrays, {who: function})} of a network; sizes from C to O."""
+  rng = np.random.default_rng(3)
+  normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  weights = [
+      normal(rows, columns) / np.float32(np.sqrt(rows))
+      for rows, columns in zip(sizes[:-1], sizes[1:])
+  ]
+  x, cotangent = normal(num_points, sizes[0]), normal(num_points, sizes[-1])
+  direction = normal(num_points, sizes[0])
+
+  def gradient(network, weights, x, cotangent):
+    output, pull = jax.vjp(network, weights, x)
+    return output, pull(cotangent)
+
+  def second(network, weights, x, cotangent, direction):
+    def slope(weights, cotangent):
+      inner = lambda x: jnp.vdot(cotangent, network(weights, x))
+      return jnp.vdot(direction, jax.grad(inner)(x))
+
+    return jax.grad(slope, (0, 1))(weights, cotangent)
+
+  def all_of(function):
+    return {
+        "kernel": functools.partial(function, mlp.mlp),
+        "definition": functools.partial(function, mlp.definition),
+    }
+
+  name = "mlp " + "-".join(map(str, sizes))
+  output = lambda network, *arrays: network(*arrays)
+  first = (weights, x, cotangent)
+  return {
+      f"{name}, output": ((weights, x), all_of(output)),
+      f"{name}, with gradients": (first, all_of(gradient)),
+      f"{name}, gradients of slope": ((*first, direction), all_of(second)),
+  }
+
+
+def _field_cases(size, layout, num_points):
+  """{name: (arrays, {who: function})} of encoding, network and slope."""
+  grid = hash_encode.make_grid(*layout, smoothstep=True)
+  sizes = (grid.num_features, 32, 4)
+  rng = np.random.default_rng(4)
+  normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  weights = [
+      normal(rows, columns) / np.float32(np.sqrt(rows))
+      for rows, columns in zip(sizes[:-1], sizes[1:])
+  ]
+  table = normal(grid.num_entries, grid.features)
+  position = jnp.asarray(rng.uniform(size=(num_points, 3)), jnp.float32)
+  cotangents = normal(num_points, 4), normal(num_points, 3)
+
+  def output(field, table, weights, position):
+    return field(table, weights, position, grid)
+
+  def gradient(field, table, weights, position, cotangents):
+    results, pull = jax.vjp(
+        lambda *params: field(*params, position, grid), table, weights
+    )
+    return results, pull(cotangents)
+
+  def all_of(function):
+    return {
+        "kernel": functools.partial(function, hash_mlp.hash_mlp_slope),
+        "definition": functools.partial(function, hash_mlp.definition_slope),
+    }
+
+  arrays = table, weights, position
+  name = f"{size} grid and mlp {'-'.join(map(str, sizes))}"
+  return {
+      f"{name}, output and slope": (arrays, all_of(output)),
+      f"{name}, with gradients": ((*arrays, cotangents), all_of(gradient)),
+  }
+
+
 def _march_cases(num_points):
   """Rays towards a ball, through grids of which a share is occupied."""
   num_rays = num_points // _SAMPLES_PER_RAY
@@ -192,6 +269,9 @@ def main(argv):
   makers = (
       functools.partial(_hash_cases, "small", (5, 4, 18, 8, 64)),
       functools.partial(_hash_cases, "large", (16, 2, 19, 16, 2048)),
+      functools.partial(_mlp_cases, (20, 32, 4)),
+      functools.partial(_mlp_cases, (32, 64, 64, 4)),
+      functools.partial(_field_cases, "small", (5, 4, 18, 8, 64)),
       _march_cases,
       _composite_cases,
   )

@@ -11,7 +11,7 @@ import pytest
 
 @pytest.mark.parametrize(
     "cases, count",
-    [("composite", 2), pytest.param("", 13, marks=pytest.mark.slow)],
+    [("composite", 2), pytest.param("", 21, marks=pytest.mark.slow)],
 )
 def test_every_case_gives_a_line_and_equal_results(cases, count):
   script = pathlib.Path(__file__).parent / "kernels.py"

@@ -9,6 +9,7 @@ from dreamjax.ops import composite
 from dreamjax.ops import hash_encode
 from dreamjax.ops import kernels
 from dreamjax.ops import march
+from dreamjax.ops import mlp
 
 pytestmark = pytest.mark.gpu
 
@@ -70,6 +71,33 @@ def test_hash_encode_and_both_orders_of_derivatives(
 
     second = jax.grad(slope, (0, 1, 2))(table, position, cotangent)
     return feature, pull(cotangent), second
+
+  _assert_close(_on_both(run, arrays, devices))
+
+
+@pytest.mark.parametrize("sizes", [(20, 32, 4), (9, 128, 128, 128, 128, 3)])
+@pytest.mark.parametrize("num_points", SIZES)
+def test_mlp_and_both_orders_of_derivatives(num_points, sizes, devices):
+  rng = np.random.default_rng(num_points)
+  normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
+  arrays = (
+      tuple(
+          normal(rows, columns) / np.float32(np.sqrt(rows))
+          for rows, columns in zip(sizes[:-1], sizes[1:])
+      ),
+      normal(num_points, sizes[0]),
+      normal(num_points, sizes[-1]),
+      normal(num_points, sizes[0]),
+  )
+
+  def run(weights, x, cotangent, direction):
+    output, pull = jax.vjp(mlp.mlp, weights, x)
+
+    def slope(weights, cotangent):
+      inner = lambda x: jnp.vdot(cotangent, mlp.mlp(weights, x))
+      return jnp.vdot(direction, jax.grad(inner)(x))
+
+    return output, pull(cotangent), jax.grad(slope, (0, 1))(weights, cotangent)
 
   _assert_close(_on_both(run, arrays, devices))
 

@@ -12,8 +12,10 @@ import pytest
 
 from dreamjax.ops import composite
 from dreamjax.ops import hash_encode
+from dreamjax.ops import hash_mlp
 from dreamjax.ops import kernels
 from dreamjax.ops import march
+from dreamjax.ops import mlp
 
 GRID = hash_encode.make_grid(2, 2, 7, 5, 24)
 
@@ -141,11 +143,20 @@ def _calls():
     )
     return jax.value_and_grad(weight)(density)
 
+  def network(weights, x):
+    def slope(weights, x):
+      pull = jax.vjp(lambda x: mlp.mlp(weights, x), x)[1]
+      return jnp.sum(pull(jnp.ones((4, 2)))[0] ** 2)
+
+    value = jax.grad(lambda w, x: jnp.sum(mlp.mlp(w, x) ** 2), (0, 1))
+    return value(weights, x), jax.grad(slope)(weights, x)
+
   slots = jnp.zeros(8)
   offset = jnp.zeros(3, jnp.int32)
   rays = (jnp.zeros((2, 3)), jnp.zeros((2, 3)), jnp.zeros(2))
   return {
       "hash": (second, (table, position)),
+      "mlp": (network, ((jnp.zeros((3, 8)), jnp.zeros((8, 2))), position)),
       "composite": (render, (slots, slots[:, None], slots, offset)),
       "march": (
           lambda *rays: march.march(
@@ -170,6 +181,15 @@ def _calls():
                 "dreamjax_hash_second_cotangent",
             },
         ),
+        (
+            "mlp",
+            {
+                "dreamjax_mlp",
+                "dreamjax_mlp_input_gradient",
+                "dreamjax_mlp_gradient",
+                "dreamjax_mlp_second",
+            },
+        ),
         ("composite", {"dreamjax_composite", "dreamjax_composite_gradient"}),
         ("march", {"dreamjax_march"}),
     ],
@@ -184,6 +204,52 @@ def test_a_platform_gets_its_kernels_or_the_definition(
       kernels.backend, "backends", lambda: dict.fromkeys(("cpu", "cuda", "tpu"))
   )
   lowered = jax.jit(function).trace(*arrays).lower(
+      lowering_platforms=(platform.lower(),)
+  )
+  called = set(re.findall(r"@(dreamjax_\w+)\(", lowered.as_text()))
+  served = platform in kernels.status().partition("(")[0]
+  assert called == (targets if served else set())
+
+
+@pytest.mark.parametrize(
+    "platform, targets",
+    [
+        (
+            "cpu",
+            {"dreamjax_hash_mlp_slope", "dreamjax_hash_mlp_slope_gradient"},
+        ),
+        (
+            "CUDA",
+            {
+                "dreamjax_hash_encode",
+                "dreamjax_hash_position_gradient",
+                "dreamjax_hash_second_cotangent",
+                "dreamjax_hash_second_table",
+                "dreamjax_hash_table_gradient",
+                "dreamjax_mlp",
+                "dreamjax_mlp_gradient",
+                "dreamjax_mlp_input_gradient",
+                "dreamjax_mlp_second",
+            },
+        ),
+        ("tpu", set()),
+    ],
+)
+def test_a_platform_without_a_kernel_gets_the_kernels_of_its_parts(
+    platform, targets, monkeypatch
+):
+  grid = GRID._replace(features=4)
+  weights = [jnp.zeros((grid.num_features, 8)), jnp.zeros((8, 4))]
+
+  def loss(table, weights, position):
+    output, slope = hash_mlp.hash_mlp_slope(table, weights, position, grid)
+    return jnp.sum(output**2) + jnp.sum(slope**2)
+
+  monkeypatch.setattr(
+      kernels.backend, "backends", lambda: dict.fromkeys(("cpu", "cuda", "tpu"))
+  )
+  arrays = jnp.zeros((grid.num_entries, 4)), weights, jnp.zeros((5, 3))
+  lowered = jax.jit(jax.grad(loss, (0, 1))).trace(*arrays).lower(
       lowering_platforms=(platform.lower(),)
   )
   called = set(re.findall(r"@(dreamjax_\w+)\(", lowered.as_text()))

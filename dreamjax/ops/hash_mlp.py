@@ -1,0 +1,305 @@
+"""Hash encoding and network in one pass, with the slope that normals need.
+
+Notation: N points, L levels, F features per level, T table entries, O outputs.
+
+On a CPU the pass is a kernel: features, their derivatives and hidden layers
+of a block of points never leave the core's cache, and the hidden layers are
+computed once for outputs and slope. Elsewhere it is made of the kernels of
+`hash_encode` and `mlp`.
+
+With features E and network f, the outputs are f(E(x)) and the slope is
+dE/dx^T G at G = df_0/dE. For cotangents g of the outputs and v of the slope,
+and with the directional derivative u = (dE/dx) v, the gradients are
+
+  of the table:    sum over corners of w df^T g/dE + (v . grad w) G
+  of the weights:  those of <g, f> and of <u, G>
+
+which is the first order and the second in one pass each (`_gradient`).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dreamjax.ops import arguments
+from dreamjax.ops import hash_encode
+from dreamjax.ops import kernels
+from dreamjax.ops import mlp
+
+
+def hash_mlp(table, weights, position, grid):
+  """Outputs of a network at the hash encoding of points.
+
+  Args:
+    table: f32[..., T, F], see `hash_encode.hash_encode`.
+    weights: matrices, see `mlp.mlp`; the first one has L F rows.
+    position: f32[..., N, 3], see `hash_encode.hash_encode`.
+    grid: hash_encode.HashGrid.
+  Returns:
+    f32[..., N, O]. Differentiable twice in reverse mode.
+  Raises:
+    TypeError: a dtype is not float32.
+    ValueError: there is no matrix, or a shape does not fit.
+  """
+  weights = _check("hash_mlp", table, weights, position, grid)
+  if not _fits(weights, grid):
+    return _compose(table, weights, position, grid)
+  return _output(table, weights, position, grid)
+
+
+def hash_mlp_slope(table, weights, position, grid):
+  """`hash_mlp`, and the derivative of the first output.
+
+  Args:
+    table: as for `hash_mlp`.
+    weights: as well.
+    position: as well.
+    grid: as well.
+  Returns:
+    outputs f32[..., N, O]; slope f32[..., N, 3], d output_0 / d position.
+    Both differentiable in reverse mode.
+  Raises:
+    TypeError: a dtype is not float32.
+    ValueError: there is no matrix, or a shape does not fit.
+  """
+  weights = _check("hash_mlp_slope", table, weights, position, grid)
+  if not _fits(weights, grid):
+    return _compose_slope(table, weights, position, grid)
+  return _slope(table, weights, position, grid)
+
+
+def definition(table, weights, position, grid):
+  """`hash_mlp` in jax.numpy: specification and oracle."""
+  feature = hash_encode.definition(table, position, grid)
+  return mlp.definition(weights, feature)
+
+
+def definition_slope(table, weights, position, grid):
+  """`hash_mlp_slope` in jax.numpy: specification and oracle."""
+  return _with_slope(
+      lambda position: definition(table, weights, position, grid), position
+  )
+
+
+def _check(op, table, weights, position, grid):
+  """The weights as a tuple, if the arguments fit."""
+  weights = tuple(weights)
+  if not weights:
+    raise ValueError(f"{op}: weights is empty, want at least one matrix.")
+  names = (grid.num_features, *(f"H{i}" for i in range(1, len(weights))), "O")
+  arguments.check(
+      op,
+      table=(table, "float32", (grid.num_entries, grid.features)),
+      position=(position, "float32", ("N", 3)),
+      **{
+          f"weights[{i}]": (weight, "float32", names[i : i + 2])
+          for i, weight in enumerate(weights)
+      },
+  )
+  return weights
+
+
+def _fits(weights, grid):
+  """Whether the kernel can do it: its vectors hold four features."""
+  return grid.features % 4 == 0 and mlp.fits(weights)
+
+
+def _with_slope(function, position):
+  """A function's outputs, and the derivative of the first."""
+  output, pull = jax.vjp(function, position)
+  # Points do not know each other, so one pull gives the slope at all of them.
+  first = jnp.zeros_like(output).at[..., 0].set(1.0)
+  return output, pull(first)[0]
+
+
+def _compose(table, weights, position, grid):
+  """`hash_mlp`, made of the kernels of its parts."""
+  return mlp.mlp(weights, hash_encode.hash_encode(table, position, grid))
+
+
+def _compose_slope(table, weights, position, grid):
+  return _with_slope(
+      lambda position: _compose(table, weights, position, grid), position
+  )
+
+
+def _call(target, define, results, table, weights, position, *arrays, grid):
+  """Runs a kernel.
+
+  Args:
+    target: what follows "dreamjax_hash_mlp" in its name.
+    define: function of (table, weights, position, *arrays) that returns a
+      tuple of the same results.
+    results: list of shapes, batch axes included.
+    table: as for `hash_mlp`.
+    weights: as well.
+    position: as well.
+    *arrays: cotangents.
+    grid: as well.
+  Returns:
+    Tuple of arrays.
+  """
+  return kernels.call(
+      "dreamjax_hash_mlp" + target,
+      lambda table, flat, *arrays: define(
+          table, mlp.matrices(flat, weights), *arrays
+      ),
+      tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in results),
+      table,
+      mlp.flat(weights),
+      position,
+      *arrays,
+      scales=np.asarray(grid.scales, np.float32),
+      resolutions=np.asarray(grid.resolutions, np.int32),
+      offsets=np.asarray(grid.offsets, np.int64),
+      level_sizes=np.asarray(grid.sizes, np.int64),
+      features=np.int32(grid.features),
+      smoothstep=np.bool_(grid.smoothstep),
+      sizes=mlp.sizes(weights),
+  )
+
+
+def _gradient(target, function, table, weights, position, cotangents, grid):
+  """Gradients of the table and the weights, for outputs and maybe slope."""
+  batch, num_points = position.shape[:-2], position.shape[-2]
+  parts = mlp.num_parts(weights, num_points)
+
+  def define(table, weights, position, *cotangents):
+    pull = jax.vjp(
+        lambda table, weights: function(table, weights, position, grid),
+        table,
+        weights,
+    )[1]
+    gradient, gradients = pull(
+        cotangents if len(cotangents) > 1 else cotangents[0]
+    )
+    scratch = jnp.zeros(scratch_shape, jnp.float32)
+    return gradient, mlp.partial(gradients, parts), scratch
+
+  # The last axes of a result may be anything, but batches come first: what
+  # vmap adds is one more of them.
+  scratch_shape = batch + (len(cotangents), num_points, grid.num_features)
+  gradient, partial, _ = _call(
+      target,
+      define,
+      [
+          batch + (grid.num_entries, grid.features),
+          batch + (parts, int(sum(w.shape[-2] * w.shape[-1] for w in weights))),
+          scratch_shape,
+      ],
+      table,
+      weights,
+      position,
+      *cotangents,
+      grid=grid,
+  )
+  return gradient, mlp.matrices(jnp.sum(partial, axis=-2), weights)
+
+
+def _values(*primals):
+  """The arrays of jax.custom_derivatives.CustomVJPPrimal leaves."""
+  return jax.tree.map(
+      lambda leaf: leaf.value,
+      primals,
+      is_leaf=lambda leaf: hasattr(leaf, "perturbed"),
+  )
+
+
+def _filled(cotangent):
+  """An array, where a cotangent may be a symbolic zero."""
+  if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
+    return jnp.zeros(cotangent.shape, cotangent.dtype)
+  return cotangent
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _output(table, weights, position, grid):
+  return _call(
+      "",
+      lambda *arrays: (_compose(*arrays, grid),),
+      [position.shape[:-1] + (weights[-1].shape[-1],)],
+      table,
+      weights,
+      position,
+      grid=grid,
+  )[0]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _slope(table, weights, position, grid):
+  return _call(
+      "_slope",
+      lambda *arrays: _compose_slope(*arrays, grid),
+      [position.shape[:-1] + (weights[-1].shape[-1],), position.shape],
+      table,
+      weights,
+      position,
+      grid=grid,
+  )
+
+
+def _forward(function):
+  """The forward rule of `_output` or `_slope`."""
+
+  def forward(table, weights, position, grid):
+    # Positions are hardly ever trained. Where they are, and where a gradient
+    # is differentiated once more, the parts' own kernels are as good.
+    moves = position.perturbed
+    table, weights, position = _values(table, weights, position)
+    residual = (table, weights, position, () if moves else None)
+    return function(table, weights, position, grid), residual
+
+  return forward
+
+
+def _backward(target, function):
+  """The backward rule: all cotangents at once."""
+
+  def backward(grid, residual, cotangents):
+    table, weights, position, moves = residual
+    cotangents = jax.tree.map(
+        _filled,
+        cotangents,
+        is_leaf=lambda leaf: isinstance(
+            leaf, jax.custom_derivatives.SymbolicZero
+        ),
+    )
+    if moves is not None:
+      composed = lambda *arrays: function(*arrays, grid)
+      return jax.vjp(composed, table, weights, position)[1](cotangents)
+    return *_first_order(target, function, grid)(
+        table, weights, position, cotangents
+    ), None
+
+  return backward
+
+
+def _first_order(target, function, grid):
+  """(table, weights, position, cotangents) -> gradients of table, weights."""
+
+  @jax.custom_vjp
+  def gradient(table, weights, position, cotangents):
+    arrays = cotangents if isinstance(cotangents, tuple) else (cotangents,)
+    return _gradient(target, function, table, weights, position, arrays, grid)
+
+  def define(table, weights, position, cotangents):
+    composed = lambda table, weights: function(table, weights, position, grid)
+    return jax.vjp(composed, table, weights)[1](cotangents)
+
+  gradient.defvjp(
+      lambda *arrays: (gradient(*arrays), arrays),
+      lambda arrays, cotangents: jax.vjp(define, *arrays)[1](cotangents),
+  )
+  return gradient
+
+
+_output.defvjp(
+    _forward(_output), _backward("_gradient", _compose), symbolic_zeros=True
+)
+_slope.defvjp(
+    _forward(_slope),
+    _backward("_slope_gradient", _compose_slope),
+    symbolic_zeros=True,
+)

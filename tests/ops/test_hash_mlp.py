@@ -1,0 +1,311 @@
+"""Tests of encoding and network in one pass: it equals its parts."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dreamjax.ops import hash_encode
+from dreamjax.ops import hash_mlp as hm
+from dreamjax.ops import mlp
+
+# A dense level and a hashed one.
+GRID = hash_encode.make_grid(2, 4, 8, 5, 24, smoothstep=True)
+SIZES = (8, 16, 4)
+
+
+def _arrays(grid=GRID, sizes=SIZES, num_points=200, batch=(), seed=0):
+  """(table, weights, position, cotangent, slope's cotangent)."""
+  rng = np.random.default_rng(seed)
+  normal = lambda *shape: jnp.asarray(
+      rng.normal(size=batch + shape), jnp.float32
+  )
+  weights = tuple(
+      normal(rows, columns) / np.float32(np.sqrt(rows))
+      for rows, columns in zip(sizes[:-1], sizes[1:])
+  )
+  position = rng.uniform(size=batch + (num_points, 3))
+  return (
+      normal(grid.num_entries, grid.features),
+      weights,
+      jnp.asarray(position, jnp.float32),
+      normal(num_points, sizes[-1]),
+      normal(num_points, 3),
+  )
+
+
+def _output(function, grid=GRID):
+  """Function: outputs, and gradients of the table and the weights."""
+  function = {"kernel": hm.hash_mlp, "definition": hm.definition}[function]
+
+  def run(table, weights, position, cotangent, _):
+    output, pull = jax.vjp(
+        lambda t, w: function(t, w, position, grid), table, weights
+    )
+    return output, *pull(cotangent)
+
+  return jax.jit(run)
+
+
+def _slope(function, grid=GRID):
+  """Function: outputs, slope, and their gradients together."""
+  function = {"kernel": hm.hash_mlp_slope, "definition": hm.definition_slope}[
+      function
+  ]
+
+  def run(table, weights, position, *cotangents):
+    results, pull = jax.vjp(
+        lambda t, w: function(t, w, position, grid), table, weights
+    )
+    return *results, *pull(cotangents)
+
+  return jax.jit(run)
+
+
+both = pytest.mark.parametrize("order", [_output, _slope])
+
+
+def _assert_close(actual, expected, relative=1e-5):
+  """Equal up to single-precision sums, relative to the largest number."""
+  actual, expected = jax.tree.leaves(actual), jax.tree.leaves(expected)
+  assert len(actual) == len(expected)
+  for a, b in zip(actual, expected):
+    a, b = np.asarray(a), np.asarray(b)
+    assert a.shape == b.shape
+    if b.size:
+      np.testing.assert_allclose(a, b, atol=relative * (np.abs(b).max() + 1e-6))
+
+
+@both
+@pytest.mark.parametrize(
+    "features, smoothstep, hidden",
+    [
+        (4, True, (32,)),
+        (4, False, (16, 9)),
+        (4, True, ()),
+        (8, True, (8, 8, 8, 8)),
+        (2, True, (16,)),
+    ],
+)
+def test_it_equals_the_definition(order, features, smoothstep, hidden):
+  grid = GRID._replace(features=features, smoothstep=smoothstep)
+  arrays = _arrays(grid, (2 * features, *hidden, 4))
+  _assert_close(order("kernel", grid)(*arrays),
+                order("definition", grid)(*arrays))
+
+
+def test_derivatives_equal_finite_differences_in_double_precision():
+  arrays = _arrays(num_points=5)
+  _, slope, of_table, of_weights = _slope("kernel")(*arrays)
+  with jax.enable_x64(True):
+    table, weights, position, g, v = jax.tree.map(
+        lambda leaf: jnp.asarray(leaf, jnp.float64), arrays
+    )
+    moves = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)]) * 1e-6
+
+    @jax.jit
+    def run(params):
+      """Loss and slope, the latter by central differences."""
+      at = jax.lax.map(
+          lambda move: _exact(*params, position + move), jnp.asarray(moves)
+      )
+      slope = (at[1:4, :, 0] - at[4:, :, 0]).T / 2e-6
+      return jnp.vdot(g, at[0]) + jnp.vdot(v, slope), slope
+
+    params = table, weights
+    np.testing.assert_allclose(slope, run(params)[1], rtol=1e-4, atol=1e-3)
+    rng = np.random.default_rng(3)
+    for _ in range(4):
+      way = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), params)
+      ahead, behind = (
+          run(jax.tree.map(lambda x, d, s=s: x + s * d, params, way))[0]
+          for s in (1e-5, -1e-5)
+      )
+      pairs = zip(
+          jax.tree.leaves((of_table, of_weights)), jax.tree.leaves(way)
+      )
+      found = sum(np.vdot(np.asarray(a, np.float64), b) for a, b in pairs)
+      # Differences of differences are good to 1e-4.
+      np.testing.assert_allclose(found, (ahead - behind) / 2e-5, rtol=3e-4)
+
+
+def _exact(table, weights, position):
+  """Outputs in float64; cells are those of float32 definitions."""
+  columns = []
+  for scale, resolution, offset, size in zip(
+      GRID.scales, GRID.resolutions, GRID.offsets, GRID.sizes
+  ):
+    place = position * scale + 0.5
+    cell = jnp.floor(place)
+    f = place - cell
+    f = f * f * (3 - 2 * f)
+    total = 0.0
+    for corner in range(8):
+      bits = np.array([corner >> axis & 1 for axis in range(3)])
+      x, y, z = jnp.moveaxis(cell.astype(jnp.int64) + bits, -1, 0)
+      index = x + resolution * (y + resolution * z)
+      if resolution**3 > size:
+        index = x ^ (y * 2654435761 % 2**32) ^ (z * 805459861 % 2**32)
+      weight = jnp.prod(jnp.where(bits == 1, f, 1 - f), axis=-1)
+      total = total + weight[:, None] * table[offset + index % size]
+    columns.append(total)
+  return mlp.definition(weights, jnp.concatenate(columns, axis=-1))
+
+
+@both
+def test_every_number_of_points_works(order):
+  table, weights, *rows = _arrays(num_points=300)
+  for n in (0, 1, 3, 127, 128, 129, 257):
+    part = [row[:n] for row in rows]
+    _assert_close(
+        order("kernel")(table, weights, *part),
+        order("definition")(table, weights, *part),
+    )
+
+
+@both
+def test_many_parts_equal_the_definition(order):
+  arrays = _arrays(num_points=5000)
+  # 5000 x 8 additions into 300 entries.
+  _assert_close(order("kernel")(*arrays), order("definition")(*arrays), 2e-5)
+
+
+@both
+def test_batch_axes_and_vmap_equal_one_call_each(order):
+  arrays = _arrays(num_points=40, batch=(2, 3))
+  run = order("kernel")
+  each = [
+      [run(*jax.tree.map(lambda leaf: leaf[i, j], arrays)) for j in range(3)]
+      for i in range(2)
+  ]
+  stack = lambda *parts: jnp.stack(parts)
+  expected = jax.tree.map(stack, *(jax.tree.map(stack, *row) for row in each))
+  _assert_close(jax.vmap(jax.vmap(run))(*arrays), expected)
+  _assert_close(run(*arrays), expected)
+
+
+@both
+def test_pmap_gives_each_device_its_own_points(order):
+  arrays = _arrays(num_points=16, batch=(4,))
+  run = order("kernel")
+  _assert_close(jax.pmap(run)(*arrays), jax.vmap(run)(*arrays))
+
+
+@pytest.mark.parametrize("wrap", [jax.remat, lambda function: function])
+def test_slopes_train_through_a_scan(wrap):
+  table, weights, position, g, v = _arrays(num_points=64)
+
+  def descend(function, params):
+    def loss(params):
+      output, slope = function(*params, position, GRID)
+      return jnp.sum(output * g) + jnp.sum(slope * v)
+
+    def step(params, _):
+      gradient = jax.grad(wrap(loss))(params)
+      return jax.tree.map(lambda w, d: w - 1e-3 * d, params, gradient), None
+
+    return jax.lax.scan(step, params, length=3)[0]
+
+  run = lambda function: jax.jit(functools.partial(descend, function))(
+      (table, weights)
+  )
+  _assert_close(run(hm.hash_mlp_slope), run(hm.definition_slope))
+
+
+def test_positions_have_gradients_too():
+  arrays = _arrays(num_points=50)
+
+  def run(function, table, weights, position, g, v):
+    def loss(*arrays):
+      output, slope = function(*arrays, GRID)
+      return jnp.vdot(output, g) + jnp.vdot(slope, v)
+
+    return jax.grad(loss, (0, 1, 2))(table, weights, position)
+
+  _assert_close(
+      run(hm.hash_mlp_slope, *arrays), run(hm.definition_slope, *arrays), 2e-5
+  )
+
+
+def test_the_slope_is_that_of_a_gradient_by_the_position():
+  table, weights, position, _, _ = _arrays(num_points=50)
+  slope = hm.hash_mlp_slope(table, weights, position, GRID)[1]
+  first = lambda x: jnp.sum(hm.hash_mlp(table, weights, x, GRID)[:, 0])
+  _assert_close([slope], [jax.grad(first)(position)])
+
+
+def test_a_gradient_of_a_gradient_is_that_of_the_parts():
+  table, weights, position, g, _ = _arrays(num_points=20)
+
+  def twice(function, weights):
+    inner = lambda w: jnp.vdot(g, function(table, w, position, GRID))
+    return sum(jnp.sum(d**2) for d in jax.grad(inner)(weights))
+
+  run = lambda function: jax.grad(functools.partial(twice, function))(weights)
+  _assert_close(run(hm.hash_mlp), run(hm.definition))
+
+
+def test_nan_stays_in_its_point_and_wild_positions_in_the_table():
+  table, weights, position, g, v = _arrays(num_points=200)
+  position = position.at[0].set(jnp.nan).at[1].set(-3e9).at[2].set(jnp.inf)
+  output, slope, _, _ = _slope("kernel")(table, weights, position, g, v)
+  assert np.isnan(output[0]).all() and np.isfinite(output[3:]).all()
+  assert np.isfinite(slope[3:]).all()
+  far = jnp.full((1, 3), 1.5)
+  _assert_close(
+      hm.hash_mlp_slope(table, weights, far, GRID),
+      hm.definition_slope(table, weights, far, GRID),
+  )
+
+
+def test_slopes_are_computed_where_they_are_asked_for():
+  arrays = _arrays(num_points=8)
+  text = _output("kernel").lower(*arrays).as_text()
+  assert "@dreamjax_hash_mlp(" in text and "slope" not in text
+  text = _slope("kernel").lower(*arrays).as_text()
+  assert "@dreamjax_hash_mlp_slope_gradient(" in text
+  assert "@dreamjax_mlp" not in text and "@dreamjax_hash_encode" not in text
+
+
+@both
+def test_other_shapes_are_left_to_the_parts(order):
+  grid = GRID._replace(features=2)
+  text = order("kernel", grid).lower(*_arrays(grid, (4, 16, 4))).as_text()
+  assert "@dreamjax_hash_mlp" not in text
+  assert "@dreamjax_mlp" in text and "@dreamjax_hash_encode" in text
+
+
+@pytest.mark.parametrize("function", [hm.hash_mlp, hm.hash_mlp_slope])
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        ({"weights": ()}, ValueError, "weights is empty"),
+        (
+            {"weights": (np.zeros((7, 4), "f4"),)},
+            ValueError,
+            r"weights\[0\] is float32\[7, 4\], want float32\[8, O\]",
+        ),
+        (
+            {"table": np.zeros((7, 4), "f4")},
+            ValueError,
+            r"table is float32\[7, 4\], want",
+        ),
+        (
+            {"position": np.zeros((5, 2), "f4")},
+            ValueError,
+            "position is float32",
+        ),
+        (
+            {"position": np.zeros((5, 3), "f8")},
+            TypeError,
+            "position is float64, want float32|position is float64",
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(function, change, error, message):
+  table, weights, position, _, _ = _arrays(num_points=5)
+  arguments = {"table": table, "weights": weights, "position": position}
+  with pytest.raises(error, match=f"{function.__name__}: {message}"):
+    function(**(arguments | change), grid=GRID)
