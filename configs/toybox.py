@@ -89,6 +89,6 @@ def get_config():
       ),
       loss=config.LossConfig(entropy=config.Schedule(0.0, 0.02, begin=0.4)),
       optimizer=config.OptimizerConfig(table=5e-2, network=5e-3, decay=0.15),
-      train=config.TrainConfig(steps=600, views=4),
+      train=config.TrainConfig(steps=800, views=4),
       output=config.OutputConfig(mesh_density=5.0),
   )
