@@ -156,4 +156,5 @@ def test_toybox_names_all_eight_sides():
       (270.0, "right side view"),
       (315.0, "front right view"),
   )
-  assert (prompt.overhead, prompt.overhead_degrees) == ("overhead view", 60.0)
+  assert (prompt.overhead, prompt.overhead_degrees) == ("overhead view", 90.0)
+  assert prompt.blend == "bilinear"
