@@ -198,15 +198,6 @@ def _gradient(target, function, table, weights, position, cotangents, grid):
   return gradient, mlp.matrices(jnp.sum(partial, axis=-2), weights)
 
 
-def _values(*primals):
-  """The arrays of jax.custom_derivatives.CustomVJPPrimal leaves."""
-  return jax.tree.map(
-      lambda leaf: leaf.value,
-      primals,
-      is_leaf=lambda leaf: hasattr(leaf, "perturbed"),
-  )
-
-
 def _filled(cotangent):
   """An array, where a cotangent may be a symbolic zero."""
   if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
@@ -247,7 +238,7 @@ def _forward(function):
     # Positions are hardly ever trained. Where they are, and where a gradient
     # is differentiated once more, the parts' own kernels are as good.
     moves = position.perturbed
-    table, weights, position = _values(table, weights, position)
+    table, weights, position = mlp.values(table, weights, position)
     residual = (table, weights, position, () if moves else None)
     return function(table, weights, position, grid), residual
 

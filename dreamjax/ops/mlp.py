@@ -162,6 +162,15 @@ def _call(target, define, weights, x, *arrays, width, with_sum):
   return result, matrices(jnp.sum(sums[0], axis=-2), weights)
 
 
+def values(*primals):
+  """The arrays of jax.custom_derivatives.CustomVJPPrimal leaves."""
+  return jax.tree.map(
+      lambda leaf: leaf.value,
+      primals,
+      is_leaf=lambda leaf: hasattr(leaf, "perturbed"),
+  )
+
+
 @jax.custom_vjp
 def _value(weights, x):
   """f(W, x)."""
@@ -179,11 +188,7 @@ def _value_fwd(weights, x):
   # Normals pull back to the input alone: the weights are then constants of
   # this pull, if not of the one around it.
   is_wanted = any(weight.perturbed for weight in weights)
-  weights, x = jax.tree.map(
-      lambda leaf: leaf.value,
-      (weights, x),
-      is_leaf=lambda leaf: hasattr(leaf, "perturbed"),
-  )
+  weights, x = values(weights, x)
   return _value(weights, x), (weights, x, () if is_wanted else None)
 
 

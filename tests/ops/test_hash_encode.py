@@ -54,16 +54,6 @@ def _second(encode, grid):
   return jax.jit(run)
 
 
-def _assert_close(actual, expected, relative=1e-5):
-  """Equal up to single-precision sums, relative to the largest number."""
-  assert len(actual) == len(expected)
-  for a, b in zip(actual, expected):
-    a, b = np.asarray(a), np.asarray(b)
-    assert a.shape == b.shape
-    if b.size:
-      np.testing.assert_allclose(a, b, atol=relative * (np.abs(b).max() + 1e-6))
-
-
 def _brute_force(table, position, grid):
   """The encoding of one point in float64, a loop per corner."""
   columns = []
@@ -137,16 +127,18 @@ def test_smoothstep_is_flat_at_vertices_and_steep_between():
 
 
 @pytest.mark.parametrize("grid", [GRID, SMOOTH])
-def test_features_equal_a_brute_force_in_double_precision(grid):
+def test_features_equal_a_brute_force_in_double_precision(grid, assert_close):
   table, position, cotangent, direction = _arrays(grid, 20)
   expected = [_brute_force(table, x, grid) for x in position]
   for encode in (he.hash_encode, he.definition):
     feature = _first(encode, grid)(table, position, cotangent, direction)[0]
-    _assert_close([feature], [np.stack(expected)])
+    assert_close([feature], [np.stack(expected)])
 
 
 @pytest.mark.parametrize("grid", [GRID, SMOOTH])
-def test_derivatives_equal_finite_differences_of_the_brute_force(grid):
+def test_derivatives_equal_finite_differences_of_the_brute_force(
+    grid, assert_close
+):
   table, position, cotangent, direction = _arrays(grid, 4)
   first = _first(he.hash_encode, grid)(table, position, cotangent, direction)
   second = _second(he.hash_encode, grid)(table, position, cotangent, direction)
@@ -156,22 +148,22 @@ def test_derivatives_equal_finite_differences_of_the_brute_force(grid):
     v = np.asarray(direction[i], np.float64)
     encode = lambda x: _brute_force(table, x, grid)
     jacobian = _differences(encode, x)  # [3, L F]
-    _assert_close([first[2][i]], [jacobian @ g], 1e-4)
-    _assert_close([second[2][i]], [v @ jacobian], 1e-4)
+    assert_close([first[2][i]], [jacobian @ g], 1e-4)
+    assert_close([second[2][i]], [v @ jacobian], 1e-4)
     slope = lambda x: v @ _differences(encode, x) @ g
     hessian = _differences(slope, x, 1e-4)
     # Second differences of a function of slopes near 1e2 are good to 1e-3.
-    _assert_close([second[1][i]], [hessian], 2e-3)
+    assert_close([second[1][i]], [hessian], 2e-3)
 
 
 @pytest.mark.parametrize("order", [_first, _second])
 @pytest.mark.parametrize(
     "features, smoothstep", [(1, True), (2, False), (4, True), (8, False)]
 )
-def test_kernel_equals_definition(order, features, smoothstep):
+def test_kernel_equals_definition(order, features, smoothstep, assert_close):
   grid = GRID._replace(features=features, smoothstep=smoothstep)
   arrays = _arrays(grid, 300, seed=features)
-  _assert_close(
+  assert_close(
       order(he.hash_encode, grid)(*arrays), order(he.definition, grid)(*arrays)
   )
 
@@ -194,9 +186,9 @@ def test_no_points_leave_no_gradient():
   np.testing.assert_array_equal(_first(he.hash_encode, SMOOTH)(*arrays)[1], 0)
 
 
-def test_more_points_than_one_chunk_equal_the_definition():
+def test_more_points_than_one_chunk_equal_the_definition(assert_close):
   arrays = _arrays(GRID, 9000)
-  _assert_close(
+  assert_close(
       _first(he.hash_encode, GRID)(*arrays),
       _first(he.definition, GRID)(*arrays),
       2e-5,  # 9000 x 8 additions into 100 entries
@@ -204,7 +196,7 @@ def test_more_points_than_one_chunk_equal_the_definition():
 
 
 @pytest.mark.parametrize("order", [_first, _second])
-def test_batch_axes_and_vmap_equal_one_call_each(order):
+def test_batch_axes_and_vmap_equal_one_call_each(order, assert_close):
   arrays = _arrays(SMOOTH, 40, batch=(2, 3))
   run = order(he.hash_encode, SMOOTH)
   each = [
@@ -213,13 +205,13 @@ def test_batch_axes_and_vmap_equal_one_call_each(order):
   ]
   stack = lambda *parts: jnp.stack(parts)
   expected = jax.tree.map(stack, *(jax.tree.map(stack, *row) for row in each))
-  _assert_close(jax.vmap(jax.vmap(run))(*arrays), expected)
-  _assert_close(jax.vmap(run)(*arrays), expected)
+  assert_close(jax.vmap(jax.vmap(run))(*arrays), expected)
+  assert_close(jax.vmap(run)(*arrays), expected)
   if order is _first:
-    _assert_close(run(*arrays), expected)
+    assert_close(run(*arrays), expected)
 
 
-def test_a_table_that_a_vmap_shares_gets_the_sum_of_gradients():
+def test_a_table_that_a_vmap_shares_gets_the_sum_of_gradients(assert_close):
   table, position, cotangent, _ = _arrays(GRID, 30, batch=(3,))
 
   def loss(encode, table):
@@ -230,16 +222,16 @@ def test_a_table_that_a_vmap_shares_gets_the_sum_of_gradients():
       jax.jit(jax.grad(functools.partial(loss, encode)))(table[0])
       for encode in (he.hash_encode, he.definition)
   ]
-  _assert_close(gradients[:1], gradients[1:])
+  assert_close(gradients[:1], gradients[1:])
 
 
-def test_pmap_gives_each_device_its_own_points():
+def test_pmap_gives_each_device_its_own_points(assert_close):
   arrays = _arrays(GRID, 16, batch=(4,))
   run = _first(he.hash_encode, GRID)
-  _assert_close(jax.pmap(run)(*arrays), jax.vmap(run)(*arrays))
+  assert_close(jax.pmap(run)(*arrays), jax.vmap(run)(*arrays))
 
 
-def test_gradients_accumulate_in_a_scan_with_a_donated_table():
+def test_gradients_accumulate_in_a_scan_with_a_donated_table(assert_close):
   table, position, cotangent, _ = _arrays(GRID, 64)
 
   @functools.partial(jax.jit, donate_argnums=0)
@@ -253,10 +245,10 @@ def test_gradients_accumulate_in_a_scan_with_a_donated_table():
   # The loss is linear in the table: five steps are one of five times the size.
   gradient = _first(he.definition, GRID)(table, position, cotangent, None)[1]
   expected = table - 0.5 * gradient
-  _assert_close([descend(table)], [expected])
+  assert_close([descend(table)], [expected])
 
 
-def test_points_outside_and_nan_stay_inside_the_table():
+def test_points_outside_and_nan_stay_inside_the_table(assert_close):
   table, position, cotangent, direction = _arrays(GRID, 4)
   position = position.at[0].set(jnp.nan).at[1].set(-3e9).at[2].set(jnp.inf)
   feature, gradient, _ = _first(he.hash_encode, GRID)(
@@ -266,7 +258,7 @@ def test_points_outside_and_nan_stay_inside_the_table():
   assert np.isfinite(feature[3]).all()
   assert gradient.shape == table.shape
   far = jnp.full((1, 3), 1.5)
-  _assert_close(
+  assert_close(
       [he.hash_encode(table, far, GRID)], [he.definition(table, far, GRID)]
   )
 

@@ -67,17 +67,6 @@ def _slope(function, grid=GRID):
 both = pytest.mark.parametrize("order", [_output, _slope])
 
 
-def _assert_close(actual, expected, relative=1e-5):
-  """Equal up to single-precision sums, relative to the largest number."""
-  actual, expected = jax.tree.leaves(actual), jax.tree.leaves(expected)
-  assert len(actual) == len(expected)
-  for a, b in zip(actual, expected):
-    a, b = np.asarray(a), np.asarray(b)
-    assert a.shape == b.shape
-    if b.size:
-      np.testing.assert_allclose(a, b, atol=relative * (np.abs(b).max() + 1e-6))
-
-
 @both
 @pytest.mark.parametrize(
     "features, smoothstep, hidden",
@@ -89,10 +78,12 @@ def _assert_close(actual, expected, relative=1e-5):
         (2, True, (16,)),
     ],
 )
-def test_it_equals_the_definition(order, features, smoothstep, hidden):
+def test_it_equals_the_definition(
+    order, features, smoothstep, hidden, assert_close
+):
   grid = GRID._replace(features=features, smoothstep=smoothstep)
   arrays = _arrays(grid, (2 * features, *hidden, 4))
-  _assert_close(order("kernel", grid)(*arrays),
+  assert_close(order("kernel", grid)(*arrays),
                 order("definition", grid)(*arrays))
 
 
@@ -155,25 +146,25 @@ def _exact(table, weights, position):
 
 
 @both
-def test_every_number_of_points_works(order):
+def test_every_number_of_points_works(order, assert_close):
   table, weights, *rows = _arrays(num_points=300)
   for n in (0, 1, 3, 127, 128, 129, 257):
     part = [row[:n] for row in rows]
-    _assert_close(
+    assert_close(
         order("kernel")(table, weights, *part),
         order("definition")(table, weights, *part),
     )
 
 
 @both
-def test_many_parts_equal_the_definition(order):
+def test_many_parts_equal_the_definition(order, assert_close):
   arrays = _arrays(num_points=5000)
   # 5000 x 8 additions into 300 entries.
-  _assert_close(order("kernel")(*arrays), order("definition")(*arrays), 2e-5)
+  assert_close(order("kernel")(*arrays), order("definition")(*arrays), 2e-5)
 
 
 @both
-def test_batch_axes_and_vmap_equal_one_call_each(order):
+def test_batch_axes_and_vmap_equal_one_call_each(order, assert_close):
   arrays = _arrays(num_points=40, batch=(2, 3))
   run = order("kernel")
   each = [
@@ -182,19 +173,19 @@ def test_batch_axes_and_vmap_equal_one_call_each(order):
   ]
   stack = lambda *parts: jnp.stack(parts)
   expected = jax.tree.map(stack, *(jax.tree.map(stack, *row) for row in each))
-  _assert_close(jax.vmap(jax.vmap(run))(*arrays), expected)
-  _assert_close(run(*arrays), expected)
+  assert_close(jax.vmap(jax.vmap(run))(*arrays), expected)
+  assert_close(run(*arrays), expected)
 
 
 @both
-def test_pmap_gives_each_device_its_own_points(order):
+def test_pmap_gives_each_device_its_own_points(order, assert_close):
   arrays = _arrays(num_points=16, batch=(4,))
   run = order("kernel")
-  _assert_close(jax.pmap(run)(*arrays), jax.vmap(run)(*arrays))
+  assert_close(jax.pmap(run)(*arrays), jax.vmap(run)(*arrays))
 
 
 @pytest.mark.parametrize("wrap", [jax.remat, lambda function: function])
-def test_slopes_train_through_a_scan(wrap):
+def test_slopes_train_through_a_scan(wrap, assert_close):
   table, weights, position, g, v = _arrays(num_points=64)
 
   def descend(function, params):
@@ -211,10 +202,10 @@ def test_slopes_train_through_a_scan(wrap):
   run = lambda function: jax.jit(functools.partial(descend, function))(
       (table, weights)
   )
-  _assert_close(run(hm.hash_mlp_slope), run(hm.definition_slope))
+  assert_close(run(hm.hash_mlp_slope), run(hm.definition_slope))
 
 
-def test_positions_have_gradients_too():
+def test_positions_have_gradients_too(assert_close):
   arrays = _arrays(num_points=50)
 
   def run(function, table, weights, position, g, v):
@@ -224,19 +215,19 @@ def test_positions_have_gradients_too():
 
     return jax.grad(loss, (0, 1, 2))(table, weights, position)
 
-  _assert_close(
+  assert_close(
       run(hm.hash_mlp_slope, *arrays), run(hm.definition_slope, *arrays), 2e-5
   )
 
 
-def test_the_slope_is_that_of_a_gradient_by_the_position():
+def test_the_slope_is_that_of_a_gradient_by_the_position(assert_close):
   table, weights, position, _, _ = _arrays(num_points=50)
   slope = hm.hash_mlp_slope(table, weights, position, GRID)[1]
   first = lambda x: jnp.sum(hm.hash_mlp(table, weights, x, GRID)[:, 0])
-  _assert_close([slope], [jax.grad(first)(position)])
+  assert_close([slope], [jax.grad(first)(position)])
 
 
-def test_a_gradient_of_a_gradient_is_that_of_the_parts():
+def test_a_gradient_of_a_gradient_is_that_of_the_parts(assert_close):
   table, weights, position, g, _ = _arrays(num_points=20)
 
   def twice(function, weights):
@@ -244,17 +235,17 @@ def test_a_gradient_of_a_gradient_is_that_of_the_parts():
     return sum(jnp.sum(d**2) for d in jax.grad(inner)(weights))
 
   run = lambda function: jax.grad(functools.partial(twice, function))(weights)
-  _assert_close(run(hm.hash_mlp), run(hm.definition))
+  assert_close(run(hm.hash_mlp), run(hm.definition))
 
 
-def test_nan_stays_in_its_point_and_wild_positions_in_the_table():
+def test_nan_stays_in_its_point_and_wild_positions_in_the_table(assert_close):
   table, weights, position, g, v = _arrays(num_points=200)
   position = position.at[0].set(jnp.nan).at[1].set(-3e9).at[2].set(jnp.inf)
   output, slope, _, _ = _slope("kernel")(table, weights, position, g, v)
   assert np.isnan(output[0]).all() and np.isfinite(output[3:]).all()
   assert np.isfinite(slope[3:]).all()
   far = jnp.full((1, 3), 1.5)
-  _assert_close(
+  assert_close(
       hm.hash_mlp_slope(table, weights, far, GRID),
       hm.definition_slope(table, weights, far, GRID),
   )

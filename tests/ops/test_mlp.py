@@ -76,17 +76,6 @@ def _second(function):
 every_order = pytest.mark.parametrize("order", [_first, _normal, _second])
 
 
-def _assert_close(actual, expected, relative=1e-5):
-  """Equal up to single-precision sums, relative to the largest number."""
-  actual, expected = jax.tree.leaves(actual), jax.tree.leaves(expected)
-  assert len(actual) == len(expected)
-  for a, b in zip(actual, expected):
-    a, b = np.asarray(a), np.asarray(b)
-    assert a.shape == b.shape
-    if b.size:
-      np.testing.assert_allclose(a, b, atol=relative * (np.abs(b).max() + 1e-6))
-
-
 def _brute_force(weights, x):
   """The output of one point in float64, a loop per unit."""
   hidden = [float(number) for number in x]
@@ -113,15 +102,15 @@ def _differences(function, x, step=1e-6):
 
 
 @pytest.mark.parametrize("sizes", SHAPES)
-def test_outputs_equal_a_brute_force_in_double_precision(sizes):
+def test_outputs_equal_a_brute_force_in_double_precision(sizes, assert_close):
   weights, x, cotangent, direction = _arrays(sizes, 7)
   expected = np.stack([_brute_force(weights, row) for row in x])
   for function in (mlp_lib.mlp, mlp_lib.definition):
     output = _first(function)(weights, x, cotangent, direction)[0]
-    _assert_close([output], [expected])
+    assert_close([output], [expected])
 
 
-def test_derivatives_equal_finite_differences_of_the_brute_force():
+def test_derivatives_equal_finite_differences_of_the_brute_force(assert_close):
   weights, x, cotangent, direction = _arrays((5, 8, 6, 3), 3)
   wide = [np.asarray(weight, np.float64) for weight in weights]
   g, v = np.asarray(cotangent, np.float64), np.asarray(direction, np.float64)
@@ -133,8 +122,8 @@ def test_derivatives_equal_finite_differences_of_the_brute_force():
     return _differences(lambda x: _brute_force(weights, x), x[i])  # [C, O]
 
   for i in range(3):
-    _assert_close([of_input[i]], [jacobian(wide, i) @ g[i]])
-    _assert_close([second_cotangent[i]], [v[i] @ jacobian(wide, i)])
+    assert_close([of_input[i]], [jacobian(wide, i) @ g[i]])
+    assert_close([second_cotangent[i]], [v[i] @ jacobian(wide, i)])
   np.testing.assert_array_equal(second_input, 0)
   for layer in range(3):
 
@@ -150,29 +139,29 @@ def test_derivatives_equal_finite_differences_of_the_brute_force():
       expected = _differences(
           functools.partial(loss, with_slope=with_slope), wide[layer], 1e-4
       )
-      _assert_close([results[layer]], [expected.reshape(shape)])
+      assert_close([results[layer]], [expected.reshape(shape)])
 
 
 @every_order
 @pytest.mark.parametrize("sizes", SHAPES)
-def test_kernel_equals_definition(order, sizes):
+def test_kernel_equals_definition(order, sizes, assert_close):
   arrays = _arrays(sizes, 300)
-  _assert_close(order(mlp_lib.mlp)(*arrays), order(mlp_lib.definition)(*arrays))
+  assert_close(order(mlp_lib.mlp)(*arrays), order(mlp_lib.definition)(*arrays))
 
 
 @every_order
-def test_many_parts_equal_the_definition(order):
+def test_many_parts_equal_the_definition(order, assert_close):
   arrays = _arrays(SIZES, 5000)
-  _assert_close(order(mlp_lib.mlp)(*arrays), order(mlp_lib.definition)(*arrays))
+  assert_close(order(mlp_lib.mlp)(*arrays), order(mlp_lib.definition)(*arrays))
 
 
 @every_order
-def test_every_number_of_points_works(order):
+def test_every_number_of_points_works(order, assert_close):
   arrays = _arrays(SIZES, 300)
   weights, rows = arrays[0], arrays[1:]
   for n in (0, 1, 127, 128, 129, 255, 256, 257):
     part = weights, *(row[:n] for row in rows)
-    _assert_close(order(mlp_lib.mlp)(*part), order(mlp_lib.definition)(*part))
+    assert_close(order(mlp_lib.mlp)(*part), order(mlp_lib.definition)(*part))
 
 
 def test_a_point_does_not_depend_on_its_neighbours():
@@ -191,7 +180,7 @@ def test_no_points_leave_no_gradient():
 
 
 @every_order
-def test_batch_axes_and_vmap_equal_one_call_each(order):
+def test_batch_axes_and_vmap_equal_one_call_each(order, assert_close):
   arrays = _arrays(SIZES, 40, batch=(2, 3))
   run = order(mlp_lib.mlp)
   each = [
@@ -200,11 +189,11 @@ def test_batch_axes_and_vmap_equal_one_call_each(order):
   ]
   stack = lambda *parts: jnp.stack(parts)
   expected = jax.tree.map(stack, *(jax.tree.map(stack, *row) for row in each))
-  _assert_close(jax.vmap(jax.vmap(run))(*arrays), expected)
-  _assert_close(run(*arrays), expected)
+  assert_close(jax.vmap(jax.vmap(run))(*arrays), expected)
+  assert_close(run(*arrays), expected)
 
 
-def test_weights_that_a_vmap_shares_get_the_sum_of_gradients():
+def test_weights_that_a_vmap_shares_get_the_sum_of_gradients(assert_close):
   weights, _, _, _ = _arrays(SIZES, 0)
   _, x, cotangent, _ = _arrays(SIZES, 30, batch=(3,))
 
@@ -215,17 +204,17 @@ def test_weights_that_a_vmap_shares_get_the_sum_of_gradients():
       jax.jit(jax.grad(functools.partial(loss, function)))(weights)
       for function in (mlp_lib.mlp, mlp_lib.definition)
   ]
-  _assert_close(*gradients)
+  assert_close(*gradients)
 
 
-def test_pmap_gives_each_device_its_own_points():
+def test_pmap_gives_each_device_its_own_points(assert_close):
   arrays = _arrays(SIZES, 16, batch=(4,))
   run = _first(mlp_lib.mlp)
-  _assert_close(jax.pmap(run)(*arrays), jax.vmap(run)(*arrays))
+  assert_close(jax.pmap(run)(*arrays), jax.vmap(run)(*arrays))
 
 
 @pytest.mark.parametrize("wrap", [jax.remat, lambda function: function])
-def test_normals_train_through_a_scan(wrap):
+def test_normals_train_through_a_scan(wrap, assert_close):
   weights, x, cotangent, direction = _arrays(SIZES, 64)
 
   def descend(function, weights):
@@ -240,10 +229,12 @@ def test_normals_train_through_a_scan(wrap):
     return jax.lax.scan(step, weights, length=3)[0]
 
   run = lambda function: jax.jit(functools.partial(descend, function))(weights)
-  _assert_close(run(mlp_lib.mlp), run(mlp_lib.definition))
+  assert_close(run(mlp_lib.mlp), run(mlp_lib.definition))
 
 
-def test_a_gradient_of_a_gradient_of_the_weights_is_the_definition_s():
+def test_a_gradient_of_a_gradient_of_the_weights_is_the_definition_s(
+    assert_close
+):
   weights, x, cotangent, _ = _arrays((4, 8, 2), 10)
 
   def twice(function, weights, x):
@@ -254,7 +245,7 @@ def test_a_gradient_of_a_gradient_of_the_weights_is_the_definition_s():
   run = lambda function: jax.jit(
       jax.grad(functools.partial(twice, function), (0, 1))
   )(weights, x)
-  _assert_close(run(mlp_lib.mlp), run(mlp_lib.definition))
+  assert_close(run(mlp_lib.mlp), run(mlp_lib.definition))
 
 
 def test_only_what_is_wanted_is_computed():
@@ -279,11 +270,11 @@ def test_nan_stays_in_its_point_or_fills_what_it_weighs(place):
 @pytest.mark.parametrize(
     "sizes", [(129, 16, 4), (8, 256, 4), (4, 8, 8, 8, 8, 8, 4), (0, 16, 4)]
 )
-def test_other_shapes_are_the_definition_s(sizes):
+def test_other_shapes_are_the_definition_s(sizes, assert_close):
   weights, x, cotangent, direction = _arrays(sizes, 5)
   text = _first(mlp_lib.mlp).lower(weights, x, cotangent, direction).as_text()
   assert "dreamjax_mlp" not in text
-  _assert_close(
+  assert_close(
       _first(mlp_lib.mlp)(weights, x, cotangent, direction),
       _first(mlp_lib.definition)(weights, x, cotangent, direction),
   )
