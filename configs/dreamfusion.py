@@ -62,7 +62,7 @@ def get_config():
       prompt=config.PromptConfig(blend="nearest", overhead_degrees=60.0),
       guidance=config.GuidanceConfig(
           # The paper's weight w = 100 in (1 + w) c - w u is s = w + 1 here.
-          scale=101.0,
+          scale=config.constant(101.0),
           weighting="sds",
           t_min=config.constant(0.02),
           t_max=config.constant(0.98),

@@ -67,7 +67,7 @@ def get_config():
       render=config.RenderConfig(resolution=64, bound=1.0, steps=256),
       prompt=config.PromptConfig(blend="linear"),
       guidance=config.GuidanceConfig(
-          scale=100.0,
+          scale=config.constant(100.0),
           weighting="sds",
           t_min=config.constant(0.02),
           t_max=config.constant(0.98),

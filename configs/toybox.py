@@ -18,10 +18,10 @@ from dreamjax import config
 def get_config():
   return config.Config(
       camera=config.CameraConfig(
-          distance=(0.95, 1.1),
+          distance=(1.02, 1.02),
           distance_unit="frame",
           fov_degrees=(38.0, 42.0),
-          elevation_degrees=(-10.0, 85.0),
+          elevation_degrees=(-10.0, 90.0),
           elevation_area_probability=1.0,
       ),
       shading=config.ShadingConfig(
@@ -76,7 +76,7 @@ def get_config():
       # Pictures that the prior samples, not means that it guesses: small as it
       # is, it denies the eyes of a face that has none yet.
       guidance=config.GuidanceConfig(
-          scale=3.0,
+          scale=config.constant(3.0),
           weighting="x0",
           weight_cap=5.0,
           denoise_steps=4,

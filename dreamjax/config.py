@@ -289,7 +289,7 @@ class GuidanceConfig:
   """Score distillation.
 
   Attributes:
-    scale: classifier-free guidance, s in u + s (c - u).
+    scale: schedule of classifier-free guidance, s in u + s (c - u).
     rescale: share phi of the guided x0's standard deviation that is pulled
       back to the conditional one (MVDream, section 3.2).
     weighting: w(t), one of `WEIGHTINGS`: "sds" sigma^2, "uniform" 1,
@@ -314,7 +314,7 @@ class GuidanceConfig:
     dtype: the model's arithmetic, "float32" or "bfloat16".
   """
 
-  scale: float = 100.0
+  scale: Schedule = constant(100.0)
   rescale: float = 0.0
   weighting: str = "sds"
   weight_cap: float = math.inf

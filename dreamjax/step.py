@@ -18,6 +18,7 @@ from dreamjax import occupancy
 from dreamjax import parallel
 from dreamjax import prior
 from dreamjax import prompts
+from dreamjax import schedules
 from dreamjax import state as state_lib
 from dreamjax import views
 from dreamjax.guidance import draws
@@ -179,6 +180,7 @@ def _step(
           progress,
           guidance,
       ),
+      schedules.value(guidance.scale, progress),
       latent,
       prompts.select(
           prompt, config.prompt, drawn.camera.azimuth, drawn.camera.elevation

@@ -40,7 +40,9 @@ _floats = strategies.floats(allow_nan=False)
     strategies.builds(
         config.Config,
         guidance=strategies.builds(
-            config.GuidanceConfig, scale=_floats, weight_cap=_floats
+            config.GuidanceConfig,
+            scale=_floats.map(config.constant),
+            weight_cap=_floats,
         ),
         prompt=strategies.builds(
             config.PromptConfig,
@@ -65,7 +67,7 @@ def test_absent_json_fields_take_defaults():
 
 def test_overrides_replace_fields_of_every_type():
   changed = override(
-      "guidance.scale=50",
+      "guidance.rescale=1",
       "guidance.weight_cap=inf",
       "guidance.share_t=True",
       "field.smoothstep=true",
@@ -74,8 +76,8 @@ def test_overrides_replace_fields_of_every_type():
       "camera.distance=1,2.5",
       "prompt.views=((0, 'front'), (180, 'back, far'))",
   )
-  assert changed.guidance.scale == 50.0
-  assert isinstance(changed.guidance.scale, float)
+  assert changed.guidance.rescale == 1.0
+  assert isinstance(changed.guidance.rescale, float)
   assert changed.guidance.weight_cap == math.inf
   assert changed.guidance.share_t is True
   assert changed.field.smoothstep is True
@@ -118,9 +120,9 @@ def test_only_the_outcome_of_all_overrides_has_to_be_valid():
         ("guidance.scalle=3", "config.guidance.scalle: no such field, did you"
                               " mean 'scale'?"),
         ("guidence.scale=3", "did you mean 'guidance'?"),
-        ("guidance.scale.x=3", "config.guidance.scale is a number, it has no"),
-        ("guidance.scale=many", "guidance.scale is 'many', want a number"),
-        ("guidance.scale=true", "is True, want a number"),
+        ("guidance.rescale.x=3", "config.guidance.rescale is a number, it has"),
+        ("guidance.rescale=many", "guidance.rescale is 'many', want a number"),
+        ("guidance.rescale=true", "is True, want a number"),
         ("guidance.share_t=1", "is 1, want true or false"),
         ("train.steps=1.5", "config.train.steps is 1.5, want an integer"),
         ("train.steps=0", "steps is 0, want at least 1"),

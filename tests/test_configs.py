@@ -66,7 +66,8 @@ def test_dreamfusion_field(dreamfusion):
 
 def test_dreamfusion_guidance_and_prompts(dreamfusion):
   guidance = dreamfusion.guidance
-  assert guidance.scale == 100 + 1  # (1 + w) c - w u with w = 100
+  # (1 + w) c - w u with w = 100
+  assert guidance.scale == config.constant(100 + 1)
   assert guidance.weighting == "sds"
   assert guidance.t_min == config.constant(0.02)
   assert guidance.t_max == config.constant(0.98)
@@ -123,7 +124,7 @@ def test_stable_dreamfusion_field_and_background(stable):
 
 def test_stable_dreamfusion_guidance_and_losses(stable):
   guidance = stable.guidance
-  assert guidance.scale == 100.0
+  assert guidance.scale == config.constant(100.0)
   assert guidance.weighting == "sds"
   assert guidance.t_min == config.constant(0.02)
   assert guidance.t_max == config.constant(0.98)

@@ -131,7 +131,7 @@ def test_a_plan_that_does_not_fit_has_a_code_of_its_own(monkeypatch):
   asked = []
 
   def report(config, model, noise, where, memory_gb):
-    asked.append((config.guidance.scale, where.prompts, memory_gb))
+    asked.append((config.guidance.scale.end, where.prompts, memory_gb))
     return memory_gb == 2
 
   monkeypatch.setattr(plan, "report", report)

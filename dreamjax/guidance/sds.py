@@ -38,7 +38,9 @@ WEIGHTINGS = {
 }
 
 
-def gradient(t, noise, latent, context, empty, denoise, schedule, config):
+def gradient(
+    t, noise, scale, latent, context, empty, denoise, schedule, config
+):
   """Gradient of a mean over views and latent numbers; see the module.
 
   All views, noises and both branches of classifier-free guidance go through
@@ -47,6 +49,7 @@ def gradient(t, noise, latent, context, empty, denoise, schedule, config):
   Args:
     t: i32[K, B], timesteps.
     noise: f32[K, B, h, w, C].
+    scale: f32[], of classifier-free guidance; the config has its schedule.
     latent: f32[B, h, w, C], clean latents of the views.
     context: f32[B, N, E], text embedding of each view.
     empty: f32[N, E], embedding of the empty or negative text.
@@ -72,7 +75,9 @@ def gradient(t, noise, latent, context, empty, denoise, schedule, config):
       jnp.tile(context, (count, 1, 1)),
       jnp.broadcast_to(empty, (count * size, *empty.shape)),
   ])
-  predict = functools.partial(_predict, denoise, schedule, config, both)
+  predict = functools.partial(
+      _predict, denoise, schedule, scale, config.rescale, both
+  )
   conditional, unconditional, guided = predict(noisy, t)
   alpha, sigma = schedule_lib.alpha_sigma(schedule, t)
   if config.denoise_steps > 1:
@@ -113,13 +118,14 @@ def image_gradient(image, latent, gradient, strength, decode):
   return strength * (image - decode(clean)) / image.size
 
 
-def _predict(denoise, schedule, config, context, noisy, t):
+def _predict(denoise, schedule, scale, rescale, context, noisy, t):
   """The noise (with text, without, guided), each f32[B, h, w, C].
 
   Args:
     denoise: see `gradient`.
     schedule: as well.
-    config: as well.
+    scale: as well.
+    rescale: phi, see `_rescale`.
     context: f32[2 B, N, E], texts and then no texts.
     noisy: f32[B, h, w, C].
     t: i32[B].
@@ -131,12 +137,10 @@ def _predict(denoise, schedule, config, context, noisy, t):
       schedule_lib.predict_noise(schedule, branch, noisy, t)
       for branch in jnp.split(output, 2)
   )
-  guided = guide.classifier_free(conditional, unconditional, config.scale)
-  if config.rescale:
+  guided = guide.classifier_free(conditional, unconditional, scale)
+  if rescale:
     alpha, sigma = map(_column, schedule_lib.alpha_sigma(schedule, t))
-    guided = _rescale(
-        guided, conditional, noisy, alpha, sigma, config.rescale
-    )
+    guided = _rescale(guided, conditional, noisy, alpha, sigma, rescale)
   return conditional, unconditional, guided
 
 

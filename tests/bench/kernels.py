@@ -13,7 +13,6 @@ the median of the fastest pure JAX over the kernel's median.
 """
 
 import functools
-import itertools
 
 from absl import app
 from absl import flags
@@ -276,10 +275,23 @@ def main(argv):
       _composite_cases,
   )
   # One maker at a time: the arrays of the others need not be in memory.
-  cases = itertools.chain.from_iterable(
-      make(num_points).items() for make in makers
+  cases = (
+      measure.Case(
+          name,
+          functools.partial(measure.compiled, arrays, functions),
+          {"points": num_points},
+      )
+      for make in makers
+      for name, (arrays, functions) in make(num_points).items()
   )
-  measure.run(cases, num_points)
+  measure.run(cases, {
+      "case": "case",
+      "kernel": "value",
+      "definition": "definition",
+      "natural": "natural",
+      "ratio": "ratio",
+      "error": "error",
+  })
 
 
 if __name__ == "__main__":

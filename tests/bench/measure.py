@@ -1,11 +1,13 @@
 """Times functions in turn and says where; what the benchmarks share."""
 
+import functools
 import json
 import pathlib
 import platform
 import subprocess
 import sys
 import time
+from typing import Any, Callable, NamedTuple
 
 from absl import flags
 import jax
@@ -30,19 +32,39 @@ def _error(result, reference):
   )
 
 
-def _measure(arrays, functions):
-  """({who: milliseconds of each run}, error of the kernel)."""
-  compiled = {
-      who: jax.jit(function).lower(*arrays).compile()
-      for who, function in functions.items()
+class Case(NamedTuple):
+  """Ways to the same arrays.
+
+  Attributes:
+    name: of the case.
+    make: () -> {who: () -> arrays}; the first is the one in question.
+    units: what it does, as {"points": N}.
+    more: what else its record says.
+  """
+
+  name: str
+  make: Callable[[], dict[str, Callable[[], Any]]]
+  units: dict[str, int]
+  more: dict[str, Any] = {}
+
+
+def compiled(arrays, functions):
+  """`Case.make` of {who: function of the arrays}, each compiled."""
+  return {
+      who: functools.partial(jax.jit(run).lower(*arrays).compile(), *arrays)
+      for who, run in functions.items()
   }
-  results = {who: run(*arrays) for who, run in compiled.items()}
-  error = max(_error(results["kernel"], result) for result in results.values())
-  times = {who: [] for who in compiled}
+
+
+def _measure(runs):
+  """({who: milliseconds of each run}, error of the first)."""
+  first, *others = (jax.tree.map(np.asarray, run()) for run in runs.values())
+  error = max(_error(first, other) for other in others)
+  times = {who: [] for who in runs}
   for repeat in range(_WARM_UPS.value + _REPEATS.value):
-    for who, run in compiled.items():
+    for who, run in runs.items():
       start = time.perf_counter()
-      jax.block_until_ready(run(*arrays))
+      jax.block_until_ready(run())
       if repeat >= _WARM_UPS.value:
         times[who].append(1e3 * (time.perf_counter() - start))
   return times, error
@@ -83,50 +105,57 @@ def environment():
   }
 
 
-def _line(name, times, error, num_points):
+def _line(case, times, error):
   """The record of a case."""
   median = {who: float(np.median(runs)) for who, runs in times.items()}
-  best = min((who for who in median if who != "kernel"), key=median.get)
+  ours, *others = median
+  best = min(others, key=median.get)
+  rates = {
+      f"{unit}_per_second": float(f"{count / median[ours] * 1e3:.3g}")
+      for unit, count in case.units.items()
+  }
   return {
-      "case": name,
-      "points": num_points,
-      "value": round(median["kernel"], 3),
+      "case": case.name,
+      **case.units,
+      "value": round(median[ours], 3),
       "unit": "ms",
-      "p90": round(float(np.quantile(times["kernel"], 0.9)), 3),
-      "points_per_second": float(
-          f"{num_points / median['kernel'] * 1e3:.3g}"
-      ),
-      "ratio": round(median[best] / median["kernel"], 2),
+      "p90": round(float(np.quantile(times[ours], 0.9)), 3),
+      **rates,
+      "ratio": round(median[best] / median[ours], 2),
       "best": best,
-      **{who: round(median[who], 3) for who in median if who != "kernel"},
+      **{who: round(median[who], 3) for who in others},
       "error": float(f"{error:.1e}"),
       "repeats": _REPEATS.value,
+      **case.more,
   }
 
 
-def _row(line):
-  """The record as a row of Markdown."""
-  number = lambda key: f"{line[key]:.3g}" if key in line else ""
-  return (
-      f"| {line['case']} | {number('value')} | {number('definition')} |"
-      f" {number('natural')} | {line['ratio']:.1f} | {line['error']:.0e} |"
-  )
+def _row(cells):
+  """A row of Markdown."""
+  return f"| {' | '.join(cells)} |"
 
 
-def run(cases, num_points):
+def _cell(value):
+  """Text of a value of a record."""
+  return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def run(cases, columns):
   """Measures cases and prints a line for each.
 
   Args:
-    cases: iterable of (name, (arrays, {who: function})); one is "kernel".
-    num_points: N, for the rate.
+    cases: iterable of Case.
+    columns: of the table: {heading: key of the record}.
   """
   here = environment()
   if _TABLE.value:
-    print("| case | kernel | definition | natural | ratio | error |")
-    print("| --- | --- | --- | --- | --- | --- |")
-  for name, (arrays, functions) in cases:
-    if _CASES.value in name:
-      line = _line(name, *_measure(arrays, functions), num_points)
-      text = json.dumps(line | here)
-      print(_row(line) if _TABLE.value else text, flush=True)
+    print(_row(columns))
+    print(_row(["---"] * len(columns)))
+  for case in cases:
+    if _CASES.value in case.name:
+      line = _line(case, *_measure(case.make()))
+      cells = (_cell(line.get(key, "")) for key in columns.values())
+      print(
+          _row(cells) if _TABLE.value else json.dumps(line | here), flush=True
+      )
   print(json.dumps(here), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The benchmark runs, and its functions agree."""
+"""The benchmarks run, and the functions of a case agree."""
 
 import json
 import os
@@ -9,20 +9,11 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize(
-    "cases, count",
-    [("composite", 2), pytest.param("", 21, marks=pytest.mark.slow)],
-)
-def test_every_case_gives_a_line_and_equal_results(cases, count):
-  script = pathlib.Path(__file__).parent / "kernels.py"
+def run(name, *words):
+  """Records of a benchmark."""
+  script = pathlib.Path(__file__).parent / name
   done = subprocess.run(
-      [
-          sys.executable,
-          script,
-          "--log2_points=9",
-          "--repeats=2",
-          f"--cases={cases}",
-      ],
+      [sys.executable, script, *words],
       # Its own folder is where a script finds its modules.
       env={k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"},
       capture_output=True,
@@ -31,9 +22,28 @@ def test_every_case_gives_a_line_and_equal_results(cases, count):
   )
   assert done.returncode == 0, done.stderr
   lines = [json.loads(line) for line in done.stdout.splitlines()]
-  assert len({line["case"] for line in lines}) == len(lines) == count
   for line in lines:
     assert line["value"] > 0 and line["ratio"] > 0
     assert {"jax", "commit", "processor", "device"} <= line.keys()
-    # The finest level has cells of 5e-4: a position's last bit is 1e-4 of one.
-    assert line["error"] < 2e-4, line
+  return lines
+
+
+@pytest.mark.parametrize(
+    "cases, count",
+    [("composite", 2), pytest.param("", 21, marks=pytest.mark.slow)],
+)
+def test_every_kernel_gives_a_line_and_equal_results(cases, count):
+  lines = run(
+      "kernels.py", "--log2_points=9", "--repeats=2", f"--cases={cases}"
+  )
+  assert len({line["case"] for line in lines}) == len(lines) == count
+  # The finest level has cells of 5e-4: a position's last bit is 1e-4 of one.
+  assert max(line["error"] for line in lines) < 2e-4
+
+
+@pytest.mark.parity
+def test_a_step_gives_an_image_the_gradient_that_pytorch_gives_it():
+  pytest.importorskip("diffusers")
+  (line,) = run("sds_step.py", "--views=1", "--repeats=1", "--warm_ups=0")
+  assert line["error"] < 1e-4
+  assert line["views"] == 1 and line["PyTorch"] > 0 and line["floor"] > 0

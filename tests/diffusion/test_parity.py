@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import peers
 import pytest
 
 from dreamjax.diffusion import model_folder
@@ -23,167 +24,13 @@ pytestmark = pytest.mark.parity
 TOLERANCE = 1e-4
 """Float32 sums in another order, through some sixty layers."""
 
-SCHEDULER = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
-
 TIMES = np.array([1, 500, 981], np.int32)
 
-CROSS, PLAIN = "CrossAttn{}Block2D", "{}Block2D"
 
-
-def unet_config(blocks, **fields):
-  return fields | {
-      "down_block_types": [block.format("Down") for block in blocks],
-      "up_block_types": [block.format("Up") for block in blocks[::-1]],
-  }
-
-
-def vae_config(*channels, **fields):
-  return fields | {
-      "block_out_channels": channels,
-      "down_block_types": ["DownEncoderBlock2D"] * len(channels),
-      "up_block_types": ["UpDecoderBlock2D"] * len(channels),
-  }
-
-
-SMALL_VAE = vae_config(32, 64, layers_per_block=2, sample_size=32)
-SMALL_TEXT = {
-    "vocab_size": 16,
-    "hidden_size": 48,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 8,
-}
-SMALL_UNET = {
-    "sample_size": 16,
-    "block_out_channels": (64, 128, 128),
-    "cross_attention_dim": 48,
-}
-BLOCKS = (CROSS, CROSS, PLAIN)
-
-SMALL = {
-    "1.x": (
-        SMALL_TEXT | {"hidden_act": "quick_gelu"},
-        SMALL_VAE,
-        unet_config(BLOCKS, attention_head_dim=8, **SMALL_UNET),
-        {},
-    ),
-    "2.x": (
-        SMALL_TEXT | {"hidden_act": "gelu"},
-        SMALL_VAE,
-        unet_config(
-            BLOCKS,
-            attention_head_dim=(1, 2, 2),
-            use_linear_projection=True,
-            **SMALL_UNET,
-        ),
-        {},
-    ),
-    "2.x, velocity": (
-        SMALL_TEXT | {"hidden_act": "gelu"},
-        SMALL_VAE | {"mid_block_add_attention": False},
-        unet_config(
-            BLOCKS,
-            attention_head_dim=(1, 2, 2),
-            use_linear_projection=True,
-            layers_per_block=1,
-            upcast_attention=True,
-            **SMALL_UNET,
-        ),
-        {"prediction_type": "v_prediction"},
-    ),
-}
-
-FULL_VAE = vae_config(
-    128, 256, 512, 512, layers_per_block=2, sample_size=512
-)
-FULL_BLOCKS = (CROSS, CROSS, CROSS, PLAIN)
-FULL_CHANNELS = (320, 640, 1280, 1280)
-
-FULL_1 = (
-    {
-        "vocab_size": 49408,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "hidden_act": "quick_gelu",
-    },
-    FULL_VAE,
-    unet_config(
-        FULL_BLOCKS,
-        sample_size=64,
-        block_out_channels=FULL_CHANNELS,
-        attention_head_dim=8,
-        cross_attention_dim=768,
-    ),
-    {},
-)
-
-FULL_2 = (
-    {
-        "vocab_size": 49408,
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_hidden_layers": 23,
-        "num_attention_heads": 16,
-        "hidden_act": "gelu",
-    },
-    FULL_VAE,
-    unet_config(
-        FULL_BLOCKS,
-        sample_size=96,
-        block_out_channels=FULL_CHANNELS,
-        attention_head_dim=(5, 10, 20, 20),
-        cross_attention_dim=1024,
-        use_linear_projection=True,
-    ),
-    {"prediction_type": "v_prediction"},
-)
-
-
-def to_torch(images):
-  torch = pytest.importorskip("torch")
-  return torch.from_numpy(np.moveaxis(images, -1, 1).copy())
-
-
-def randomise(module):
-  """Moves norms and biases too: PyTorch starts them at one and zero."""
-  torch = pytest.importorskip("torch")
-  with torch.no_grad():
-    for parameter in module.parameters():
-      if parameter.ndim == 1:
-        parameter.add_(torch.randn_like(parameter), alpha=0.1)
-  return module.eval()
-
-
-def make_pipeline(family, tokenizer_folder):
-  """A PyTorch Stable Diffusion with random weights."""
-  torch = pytest.importorskip("torch")
-  diffusers = pytest.importorskip("diffusers")
-  transformers = pytest.importorskip("transformers")
-  text_config, vae_settings, unet_settings, scheduler = family
-  torch.manual_seed(0)
-  text_encoder = transformers.CLIPTextModel(
-      transformers.CLIPTextConfig(bos_token_id=0, eos_token_id=1, **text_config)
-  )
-  return diffusers.StableDiffusionPipeline(
-      randomise(diffusers.AutoencoderKL(**vae_settings)),
-      randomise(text_encoder),
-      transformers.CLIPTokenizer.from_pretrained(tokenizer_folder),
-      randomise(diffusers.UNet2DConditionModel(**unet_settings)),
-      diffusers.DDIMScheduler(**SCHEDULER | scheduler),
-      safety_checker=None,
-      feature_extractor=None,
-      requires_safety_checker=False,
-  )
+@pytest.fixture(autouse=True)
+def _with_pytorch():
+  for name in ("torch", "diffusers", "transformers"):
+    pytest.importorskip(name)
 
 
 def draw_with_diffusers(pipe, noise):
@@ -193,7 +40,7 @@ def draw_with_diffusers(pipe, noise):
       ["a red mug"],
       num_inference_steps=20,
       guidance_scale=7.5,
-      latents=to_torch(noise),
+      latents=peers.to_torch(noise),
       output_type="latent",
   ).images.numpy()
 
@@ -226,7 +73,8 @@ def make_inputs(image_side, latent_side, drawn_side):
 
 def reference(pipe, inputs):
   """PyTorch's answers by name."""
-  torch = pytest.importorskip("torch")
+  import torch
+
   with torch.no_grad():
     token = pipe.tokenizer(
         ["a red mug"],
@@ -235,10 +83,11 @@ def reference(pipe, inputs):
         return_tensors="pt",
     ).input_ids
     context = pipe.text_encoder(token).last_hidden_state
-    latent = pipe.vae.encode(2 * to_torch(inputs.image) - 1).latent_dist.mean
+    image = 2 * peers.to_torch(inputs.image) - 1
+    latent = pipe.vae.encode(image).latent_dist.mean
     image = pipe.vae.decode(latent).sample / 2 + 0.5
     output = pipe.unet(
-        to_torch(inputs.noisy),
+        peers.to_torch(inputs.noisy),
         torch.tensor(TIMES),
         context.expand(len(TIMES), -1, -1),
     ).sample
@@ -276,7 +125,7 @@ def relative_error(got, want):
 
 
 def check(family, tokenizer_folder, folder, inputs):
-  pipe = make_pipeline(family, tokenizer_folder)
+  pipe = peers.make_pipeline(family, tokenizer_folder)
   pipe.save_pretrained(folder)
   want = reference(pipe, inputs)
   # Two models of full size do not fit a small machine.
@@ -290,19 +139,22 @@ def check(family, tokenizer_folder, folder, inputs):
   assert max(errors.values()) <= TOLERANCE, errors
 
 
-@pytest.mark.parametrize("family", SMALL)
+@pytest.mark.parametrize("family", peers.SMALL)
 def test_small_models_equal_pytorch(family, make_tokenizer, tmp_path):
-  check(SMALL[family], make_tokenizer(8), tmp_path, make_inputs(32, 16, 16))
+  inputs = make_inputs(32, 16, 16)
+  check(peers.SMALL[family], make_tokenizer(8), tmp_path, inputs)
 
 
 def test_stable_diffusion_1_equals_pytorch_at_full_size(
     make_tokenizer, tmp_path
 ):
-  check(FULL_1, make_tokenizer(77), tmp_path, make_inputs(256, 32, 8))
+  check(peers.FULL_1, make_tokenizer(77), tmp_path, make_inputs(256, 32, 8))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", [FULL_1, FULL_2], ids=["1.5", "2.1"])
+@pytest.mark.parametrize(
+    "family", [peers.FULL_1, peers.FULL_2_VELOCITY], ids=["1.5", "2.1"]
+)
 def test_full_size_models_equal_pytorch_at_512_pixels(
     family, make_tokenizer, tmp_path
 ):
@@ -313,8 +165,9 @@ def test_full_size_models_equal_pytorch_at_512_pixels(
 def test_diffusers_opens_what_we_write_and_draws_the_same(
     dtype, pipeline, tmp_path
 ):
-  torch = pytest.importorskip("torch")
-  diffusers = pytest.importorskip("diffusers")
+  import diffusers
+  import torch
+
   model_folder.save(tmp_path, pipeline, dtype)
   pipe = diffusers.StableDiffusionPipeline.from_pretrained(
       tmp_path, dtype=torch.float32

@@ -11,6 +11,7 @@ import pytest
 
 from dreamjax import cameras
 from dreamjax import config as config_lib
+from dreamjax import schedules
 from dreamjax.diffusion import oracle as oracle_lib
 from dreamjax.diffusion import schedule as schedule_lib
 from dreamjax.guidance import draws
@@ -31,7 +32,7 @@ def one_time(**changes):
   """A config whose only timestep is the progress; fewer programs to compile."""
   t = config_lib.Schedule(0.0, 1.0)
   return config_lib.GuidanceConfig(
-      **({"t_min": t, "t_max": t, "scale": 1.0} | changes)
+      **({"t_min": t, "t_max": t, "scale": config_lib.constant(1.0)} | changes)
   )
 
 
@@ -52,6 +53,7 @@ def distil(
           progress,
           config,
       ),
+      schedules.value(config.scale, progress),
       latent,
       context,
       empty,
@@ -159,7 +161,8 @@ def test_expected_gradient_is_the_slope_of_the_smoothed_log_density():
 
 @pytest.mark.parametrize("scale", [0.0, 7.5])
 def test_guidance_exaggerates_the_text(scale):
-  result, _ = gradient(one_time(scale=scale, weighting="x0"))
+  guidance = one_time(scale=config_lib.constant(scale), weighting="x0")
+  result, _ = gradient(guidance)
   target = EMPTY + scale * (TEXT - EMPTY)
   np.testing.assert_allclose(
       result[0], CLEAN - target, rtol=1e-4, atol=1e-4
@@ -176,7 +179,10 @@ def test_each_view_follows_its_own_text():
 @pytest.mark.parametrize("share, steps", [(0.5, 1), (1.0, 1), (1.0, 3)])
 def test_rescale_takes_back_the_spread_of_the_guided_image(share, steps):
   config = one_time(
-      scale=20.0, weighting="x0", rescale=share, denoise_steps=steps
+      scale=config_lib.constant(20.0),
+      weighting="x0",
+      rescale=share,
+      denoise_steps=steps,
   )
   result, _ = gradient(config, 0.7)
   guided = EMPTY + 20.0 * (TEXT - EMPTY)
@@ -192,7 +198,9 @@ def test_rescale_takes_back_the_spread_of_the_guided_image(share, steps):
 
 
 def test_rescale_looks_at_each_view_alone():
-  config = one_time(scale=20.0, weighting="x0", rescale=1.0)
+  config = one_time(
+      scale=config_lib.constant(20.0), weighting="x0", rescale=1.0
+  )
   both, _ = gradient(config, 0.7, context=KNOWS)
   one, _ = gradient(config, 0.7)
   np.testing.assert_allclose(both[0], one[0], rtol=1e-5)
@@ -213,7 +221,7 @@ def test_weights_are_capped():
 def test_results_do_not_depend_on_who_computes_which_views(share_t):
   world = WORLD._replace(temperature=jnp.float32(50.0))
   config = config_lib.GuidanceConfig(
-      scale=5.0, noise_samples=2, share_t=share_t
+      scale=config_lib.constant(5.0), noise_samples=2, share_t=share_t
   )
   unsure = jnp.log(jnp.array([[[0.7, 0.3]]]))
   parts = lambda indices: gradient(
@@ -247,7 +255,7 @@ def test_all_noises_of_all_views_go_through_the_denoiser_together():
 
 def test_noises_are_averaged():
   config = config_lib.GuidanceConfig(
-      scale=1.0, noise_samples=4, weighting="uniform"
+      scale=config_lib.constant(1.0), noise_samples=4, weighting="uniform"
   )
   result, diagnostics = gradient(config, 0.0)
   key, _ = random.split(KEY)
@@ -262,7 +270,10 @@ def test_noises_are_averaged():
 @pytest.mark.parametrize("rescale", [0.0, 0.6])
 def test_velocity_and_noise_say_the_same(rescale):
   config = config_lib.GuidanceConfig(
-      scale=7.5, noise_samples=2, rescale=rescale, weighting="uniform"
+      scale=config_lib.constant(7.5),
+      noise_samples=2,
+      rescale=rescale,
+      weighting="uniform",
   )
   world = WORLD._replace(temperature=jnp.float32(20.0))
   velocity = dataclasses.replace(
@@ -309,7 +320,7 @@ def test_images_are_pulled_to_what_the_mean_clean_latent_decodes_to(weighting):
   # Two noises at different t, with texts that agree with neither image.
   unsure = jnp.broadcast_to(jnp.log(jnp.array([0.7, 0.3])), (2, 1, 2))
   config = config_lib.GuidanceConfig(
-      scale=1.0, noise_samples=2, weighting=weighting
+      scale=config_lib.constant(1.0), noise_samples=2, weighting=weighting
   )
   result, strength, _ = everything(config, context=unsure)
   latent = jnp.broadcast_to(CLEAN, (2, *SHAPE))
@@ -336,7 +347,9 @@ def test_images_are_pulled_to_what_the_mean_clean_latent_decodes_to(weighting):
 
 
 def test_a_sure_denoiser_decodes_its_image_whatever_the_weights():
-  config = config_lib.GuidanceConfig(scale=1.0, noise_samples=3)
+  config = config_lib.GuidanceConfig(
+      scale=config_lib.constant(1.0), noise_samples=3
+  )
   result, strength, _ = everything(config)
   latent = jnp.broadcast_to(CLEAN, (2, *SHAPE))
   pulled = sds.image_gradient(
@@ -351,7 +364,10 @@ def test_a_sure_denoiser_decodes_its_image_whatever_the_weights():
 def test_steps_of_ddim_follow_a_straight_line_to_a_sure_image():
   # Whatever the path, a denoiser that knows one image ends there.
   config = config_lib.GuidanceConfig(
-      scale=1.0, weighting="x0", denoise_steps=4, noise_samples=2
+      scale=config_lib.constant(1.0),
+      weighting="x0",
+      denoise_steps=4,
+      noise_samples=2,
   )
   result, _ = gradient(config)
   for view in result:
