@@ -75,17 +75,18 @@ def get_config():
       ),
       # Pictures that the prior samples, not means that it guesses: small as it
       # is, it denies the eyes of a face that has none yet.
+      # The first half asks for whole pictures, of which the mean has the right
+      # shape and colours; the second sharpens one answer from all sides, which
+      # has a face.
       guidance=config.GuidanceConfig(
-          scale=config.constant(3.0),
+          scale=config.Schedule(2.0, 3.0, begin=0.5),
           weighting="x0",
           weight_cap=5.0,
           denoise_steps=4,
           residual="image",
-          # First the mean of many answers, which has the right shape; then one
-          # answer from all sides, which has a face.
           fixed_noise=config.Schedule(0.0, 1.0, begin=0.5),
-          t_min=config.Schedule(0.6, 0.1),
-          t_max=config.Schedule(0.98, 0.4),
+          t_min=config.Schedule(0.8, 0.1, begin=0.5),
+          t_max=config.Schedule(0.98, 0.4, begin=0.5),
       ),
       loss=config.LossConfig(entropy=config.Schedule(0.0, 0.02, begin=0.4)),
       optimizer=config.OptimizerConfig(table=5e-2, network=5e-3, decay=0.15),

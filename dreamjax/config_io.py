@@ -104,8 +104,8 @@ def load(name: str) -> config_lib.Config:
   """The config of a shipped name or of a Python file, which is executed.
 
   Raises:
-    ConfigError: there is no such config, or its `get_config()` does not return
-      a `config.Config`.
+    ConfigError: there is no such config, its `get_config()` does not return a
+      `config.Config`, or a field of that has a value of the wrong type.
   """
   shipped = {path.stem: path for path in _folder().glob("[!_]*.py")}
   path = pathlib.Path(name) if name.endswith(".py") else shipped.get(name)
@@ -126,7 +126,8 @@ def load(name: str) -> config_lib.Config:
         f"--config={name}: the file must define get_config() that returns a"
         " dreamjax.config.Config."
     )
-  return config
+  # Python let any type into any field; a number for a Schedule is constant.
+  return from_dict(to_dict(config))
 
 
 def _folder() -> pathlib.Path:

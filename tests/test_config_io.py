@@ -163,6 +163,21 @@ def test_config_files_are_loaded_by_path(tmp_path):
   assert config_io.load(str(path)).train.steps == 3
 
 
+def test_values_in_config_files_are_as_free_as_on_the_command_line(tmp_path):
+  path = tmp_path / "mine.py"
+  write = lambda value: path.write_text(
+      "from dreamjax import config\n"
+      "def get_config():\n"
+      f"  guidance = config.GuidanceConfig(scale={value})\n"
+      "  return config.Config(guidance=guidance)\n"
+  )
+  write("7")
+  assert config_io.load(str(path)).guidance.scale == config.constant(7.0)
+  write("'high'")
+  with pytest.raises(config_io.ConfigError, match="guidance.scale is 'high'"):
+    config_io.load(str(path))
+
+
 def test_missing_configs_are_answered_with_the_nearest(tmp_path):
   with pytest.raises(config_io.ConfigError, match="did you mean 'toybox'"):
     config_io.load("toybx")

@@ -15,6 +15,7 @@ import pytest
 from dreamjax import cameras
 from dreamjax import checkpoint
 from dreamjax import config as config_lib
+from dreamjax import memory
 from dreamjax import parallel
 from dreamjax import prompts
 from dreamjax import scene
@@ -55,7 +56,7 @@ CONFIG = config_lib.Config(
     ),
     # Step i has the timestep 1000 (1 - i / 60): the world can tell steps apart.
     guidance=config_lib.GuidanceConfig(
-        scale=2.0,
+        scale=config_lib.constant(2.0),
         weighting="x0",
         t_min=config_lib.Schedule(1.0, 0.0),
         t_max=config_lib.Schedule(1.0, 0.0),
@@ -244,6 +245,32 @@ def test_a_stopped_run_goes_on_bit_by_bit(whole, tmp_path):
   names = ["metrics.jsonl", "checkpoints/00000060/meta.json"]
   for name in names:
     assert (tmp_path / name).read_text() == (folder / name).read_text()
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_two_thousand_steps(tmp_path):
+  config = dataclasses.replace(
+      CONFIG,
+      train=dataclasses.replace(
+          CONFIG.train, steps=2000, checkpoint_every=100, preview_every=100
+      ),
+  )
+  run, known = run_of(config), prior()
+  arrays, taken = [], []
+
+  def look():
+    arrays.append(len(jax.live_arrays()))
+    taken.append(memory.resident("VmRSS"))
+    return False
+
+  where = parallel.layout(1, config.train.views, 1)
+  with workdir.open_for(run, tmp_path) as store:
+    train.fit(run, known, store, where, tmp_path, look)
+  # All has happened once in the first quarter: pictures and checkpoints too.
+  quarter = len(arrays) // 4
+  second, last = slice(quarter, 2 * quarter), slice(-quarter, None)
+  assert max(arrays[last]) <= max(arrays[second])
+  assert max(taken[last]) - max(taken[second]) < 2**24
 
 
 def test_a_finished_run_is_restored_and_not_trained(whole):
