@@ -15,7 +15,8 @@ def test_a_floor_is_the_slower_of_arithmetic_and_memory():
 def test_a_device_has_peaks(monkeypatch):
   monkeypatch.setattr(roofline, "_SIDE", 64)
   monkeypatch.setattr(roofline, "_BYTES", 2**16)
+  monkeypatch.setattr(roofline, "_COPIES", 4)
   clock = itertools.count()
   monkeypatch.setattr(time, "perf_counter", lambda: float(next(clock)))
   peak = roofline.measure("float32")
-  assert peak == (2 * 64**3, 2 * 2**16)
+  assert peak == (2 * 64**3, 4 * 2 * 2**16)
