@@ -339,6 +339,19 @@ def test_regularisers_act_on_their_own(tmp_path):
   assert last["opacity"] < 0.95 * first["opacity"]
 
 
+def test_guidance_follows_its_schedule(begun, tmp_path):
+  # Steps 0 to 7 are before it begins to move, steps 8 to 15 are not.
+  scale = config_lib.Schedule(2.0, 9.0, begin=0.125, finish=0.125)
+  guidance = dataclasses.replace(CONFIG.guidance, scale=scale)
+  config = dataclasses.replace(CONFIG, guidance=guidance)
+  assert_close(fit(tmp_path / "moves", config, calls=1), begun[0])
+  fit(tmp_path / "moves", config, calls=1)
+  fit(tmp_path / "stays", calls=2)
+  moved, stayed = metrics(tmp_path / "moves"), metrics(tmp_path / "stays")
+  assert moved[7]["residual"] == pytest.approx(stayed[7]["residual"], rel=1e-3)
+  assert moved[8]["residual"] > 1.1 * stayed[8]["residual"]
+
+
 def test_a_step_that_is_not_finite_is_skipped_and_counted(begun, tmp_path):
   fit(tmp_path, calls=1)
   after = fit(tmp_path, calls=1, bad=(790, 870))  # Steps 8 to 12.

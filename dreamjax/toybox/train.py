@@ -267,11 +267,11 @@ def define_flags() -> None:
       "pictures", 1536, "Renderings of each kind of toy.", lower_bound=16
   )
   flags.DEFINE_integer(
-      "vae_steps", 4000, "Steps of the autoencoder.", lower_bound=1
+      "vae_steps", 8500, "Steps of the autoencoder.", lower_bound=1
   )
   flags.DEFINE_integer(
       "unet_steps",
-      40_000,
+      56_000,
       "Steps of the UNet and text tower.",
       lower_bound=1,
   )
