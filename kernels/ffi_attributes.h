@@ -1,0 +1,58 @@
+// Attributes of handlers that more than one source file reads.
+#pragma once
+
+#include <cstdint>
+
+#include "ffi.h"
+#include "hash_grid.h"
+#include "mlp.h"
+
+namespace dreamjax {
+namespace {
+
+struct GridAttributes {
+  ffi::Span<const float> scales;
+  ffi::Span<const int32_t> resolutions;
+  ffi::Span<const int64_t> offsets;
+  ffi::Span<const int64_t> sizes;
+  int32_t features;
+  bool smoothstep;
+};
+
+inline bool MakeGrid(const GridAttributes& a, HashGrid& grid) {
+  const size_t n = a.scales.size();
+  if (n < 1 || n > kMaxLevels || a.resolutions.size() != n ||
+      a.offsets.size() != n || a.sizes.size() != n) {
+    return false;
+  }
+  if (a.features < 1 || a.features > 8 || (a.features & (a.features - 1))) {
+    return false;
+  }
+  grid.num_levels = static_cast<int>(n);
+  grid.num_features = a.features;
+  grid.num_entries = a.offsets[n - 1] + a.sizes[n - 1];
+  grid.smoothstep = a.smoothstep;
+  for (size_t i = 0; i < n; ++i) {
+    const int64_t resolution = a.resolutions[i];
+    grid.level[i] = {a.scales[i], a.resolutions[i],
+                     static_cast<int32_t>(a.sizes[i]), a.offsets[i],
+                     resolution * resolution * resolution <= a.sizes[i]};
+  }
+  return true;
+}
+
+// The sizes of a network.
+template <class Attributes>
+bool MakeSizes(const Attributes& a, Mlp& m) {
+  const size_t n = a.sizes.size();
+  if (n < 2 || n > kMaxMlpMatrices + 1) return false;
+  m.num_matrices = static_cast<int>(n - 1);
+  for (size_t i = 0; i < n; ++i) {
+    if (a.sizes[i] < 1 || a.sizes[i] > kMaxMlpWidth) return false;
+    m.size[i] = a.sizes[i];
+  }
+  return true;
+}
+
+}  // namespace
+}  // namespace dreamjax
