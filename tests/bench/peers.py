@@ -20,6 +20,7 @@ CROSS, PLAIN = "CrossAttn{}Block2D", "{}Block2D"
 
 
 def unet_config(blocks, **fields):
+  """Settings of a UNet whose way up mirrors its way down."""
   return fields | {
       "down_block_types": [block.format("Down") for block in blocks],
       "up_block_types": [block.format("Up") for block in blocks[::-1]],
@@ -27,6 +28,7 @@ def unet_config(blocks, **fields):
 
 
 def vae_config(*channels, **fields):
+  """Settings of an autoencoder of so many channels, level by level."""
   return fields | {
       "block_out_channels": channels,
       "down_block_types": ["DownEncoderBlock2D"] * len(channels),

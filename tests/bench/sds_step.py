@@ -2,7 +2,8 @@
 
 Command:  python tests/bench/sds_step.py [--full] [--dtype=bfloat16]
 Result:   one JSON line per number of views; with --table rows of Markdown.
-Needs:    pip install '.[parity]'
+Needs:    pip install '.[parity]'; on a GPU, which both share, also
+          XLA_PYTHON_CLIENT_PREALLOCATE=false
 
 From rendered images to the gradient that they get: resized, encoded, noised,
 denoised with and without text, and pulled back through the encoder. PyTorch
