@@ -108,7 +108,7 @@ def loss(model, schedule, settings, params, data, key, rows):
   return jnp.mean((predicted - wanted) ** 2)
 
 
-def make_update(model, schedule, settings, steps):
+def make_update(model, schedule, settings, steps, peak_rate=PEAK_RATE):
   """The training step.
 
   Args:
@@ -116,11 +116,12 @@ def make_update(model, schedule, settings, steps):
     schedule: its noise schedule.
     settings: config.PromptConfig, how views are described.
     steps: of the whole training.
+    peak_rate: largest learning rate.
   Returns:
     training.Update; its data is `Data`, its parameters are those of "unet"
     and "text_encoder".
   """
-  rate = training.rate(PEAK_RATE, steps)
+  rate = training.rate(peak_rate, steps)
   return training.Update(
       lambda *batch: loss(model, schedule, settings, *batch),
       BATCH,

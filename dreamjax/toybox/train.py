@@ -4,7 +4,11 @@
 
 renders the toys, trains the autoencoder, then the UNet with its text tower,
 and writes a model folder in diffusers format to WORKDIR/weights, with sheets
-of samples beside it. Stopped at any time, the same command goes on.
+of samples beside it. Stopped at any time, the same command goes on. With
+
+  --start_from=dreamjax/toybox/weights --peak_rate=4e-4 --unet_steps=16000
+
+a finished prior is trained further; its autoencoder stays as it is.
 """
 
 import json
@@ -21,11 +25,14 @@ import numpy as np
 from dreamjax import allocator
 from dreamjax import checkpoint
 from dreamjax import config_io
+from dreamjax import workdir
 from dreamjax.diffusion import model as model_lib
 from dreamjax.diffusion import model_folder
 from dreamjax.diffusion import sample
 from dreamjax.diffusion import schedule as schedule_lib
+from dreamjax.diffusion import tensors
 from dreamjax.diffusion import text
+from dreamjax.diffusion import weights
 from dreamjax.outputs import files
 from dreamjax.outputs import images
 from dreamjax.toybox import autoencoder
@@ -55,23 +62,27 @@ def main(argv):
   folder = pathlib.Path(flags.FLAGS.workdir)
   folder.mkdir(parents=True, exist_ok=True)
   config = config_io.load("toybox")
-  seed = flags.FLAGS.seed
+  seed, start = flags.FLAGS.seed, flags.FLAGS.start_from
   try:
+    params = initial(start, seed)
     claim(folder, {
         "seed": seed,
         "pictures": flags.FLAGS.pictures,
-        "vae_steps": flags.FLAGS.vae_steps,
         "config": _seen(config),
-    })
-  except checkpoint.Refused as error:
+    } | (
+        {"start_from": workdir.fingerprint(start)}
+        if start
+        else {"vae_steps": flags.FLAGS.vae_steps}
+    ))
+  except (checkpoint.Refused, tensors.WeightsError) as error:
     raise app.UsageError(str(error)) from error
   tokenizer = _tokenizer(folder)
   schedule = schedule_lib.make(prior.SCHEDULE)
-  params = jax.jit(prior.MODEL.init)(random.key(seed))
   pictures = _pictures(folder, config, seed)
-  params["vae"] = _train_vae(
-      folder, config, seed, pictures, params["vae"]
-  )
+  if not start:
+    params["vae"] = _train_vae(
+        folder, config, seed, pictures, params["vae"]
+    )
   data = _kept(
       folder / "latents.npz",
       denoiser.Data,
@@ -87,7 +98,11 @@ def main(argv):
     _sheet(folder / f"samples_{done:06d}.png", pipeline)
 
   update = denoiser.make_update(
-      prior.MODEL, schedule, config.prompt, flags.FLAGS.unet_steps
+      prior.MODEL,
+      schedule,
+      config.prompt,
+      flags.FLAGS.unet_steps,
+      flags.FLAGS.peak_rate,
   )
   networks = {name: params[name] for name in ("unet", "text_encoder")}
   training.run(
@@ -132,6 +147,23 @@ def claim(folder: pathlib.Path, record: dict[str, Any]) -> None:
     return
   content = json.dumps(record, indent=2) + "\n"
   files.write_bytes(path, content.encode())
+
+
+def initial(start: str | None, seed: int) -> dict[str, Any]:
+  """Parameters to start from: random ones, or those of a model folder.
+
+  Raises:
+    tensors.WeightsError: the folder is unusable, or of another shape.
+  """
+  if not start:
+    return jax.jit(prior.MODEL.init)(random.key(seed))
+  pipeline = weights.load(start)
+  if pipeline.model != prior.MODEL:
+    raise tensors.WeightsError(
+        f"{start}: the networks are not of the toybox's shape; --start_from"
+        " wants a folder that this program wrote."
+    )
+  return pipeline.params
 
 
 def _seen(config) -> dict[str, Any]:
@@ -274,6 +306,15 @@ def define_flags() -> None:
       56_000,
       "Steps of the UNet and text tower.",
       lower_bound=1,
+  )
+  flags.DEFINE_string(
+      "start_from", None, "Folder of a prior to train further."
+  )
+  flags.DEFINE_float(
+      "peak_rate",
+      denoiser.PEAK_RATE,
+      "Largest learning rate of the UNet and text tower.",
+      lower_bound=0.0,
   )
   flags.DEFINE_integer(
       "save_every", 1000, "Steps between two checkpoints.", lower_bound=1

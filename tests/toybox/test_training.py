@@ -1,5 +1,11 @@
 """Tests of the prior's training: the loop, the batches, the latents."""
 
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
 import jax
 from jax import random
 import jax.numpy as jnp
@@ -9,8 +15,11 @@ import pytest
 
 from dreamjax import checkpoint
 from dreamjax import config_io
+from dreamjax import toybox
 from dreamjax.diffusion import schedule
+from dreamjax.diffusion import tensors
 from dreamjax.diffusion import vae
+from dreamjax.diffusion import weights
 from dreamjax.toybox import autoencoder
 from dreamjax.toybox import denoiser
 from dreamjax.toybox import pictures
@@ -122,6 +131,46 @@ def test_folder_of_another_training_is_refused(tmp_path):
   with pytest.raises(checkpoint.Refused, match="seed: 0 there, 1 now"):
     train.claim(tmp_path, record | {"seed": 1})
   assert (tmp_path / "training.json").read_bytes() == before
+
+
+def test_finished_prior_is_where_a_training_can_start(tmp_path):
+  pipeline = weights.load(toybox.WEIGHTS)
+  start = train.initial(toybox.WEIGHTS, 0)
+  jax.tree.map(np.testing.assert_array_equal, start, pipeline.params)
+  other = tmp_path / "other"
+  shutil.copytree(toybox.WEIGHTS, other)
+  config = other / "unet" / "config.json"
+  heads = '"attention_head_dim": '
+  config.write_text(config.read_text().replace(f"{heads}4", f"{heads}8"))
+  with pytest.raises(tensors.WeightsError, match="toybox's shape"):
+    train.initial(other, 0)
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_a_finished_prior(tmp_path):
+  def run(*arguments):
+    return subprocess.run(
+        [
+            sys.executable, "-m", "dreamjax.toybox.train",
+            f"--workdir={tmp_path}", "--pictures=16", "--unet_steps=2",
+            *arguments,
+        ],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+
+  done = run(f"--start_from={toybox.WEIGHTS}")
+  assert done.returncode == 0, done.stderr
+  old, new = weights.load(toybox.WEIGHTS), weights.load(tmp_path / "weights")
+  jax.tree.map(
+      np.testing.assert_array_equal, old.params["vae"], new.params["vae"]
+  )
+  kernel = lambda pipeline: pipeline.params["unet"]["conv_out"]["kernel"]
+  assert 0 < np.abs(kernel(new) - kernel(old)).max() < 1e-2
+  refused = run()
+  assert refused.returncode == 1
+  assert "start_from" in refused.stderr
 
 
 def test_times_are_stratified_and_rarely_pure_noise():
