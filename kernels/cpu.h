@@ -54,6 +54,12 @@ void RunPart(const HashMlpPull& call, int64_t part,
 void RunPart(const HashMlpScatter& call, int64_t part,
              VectorUnit unit = BestVectorUnit());
 
+int64_t NumParts(const CompositeForward& call);
+int64_t NumParts(const CompositeBackward& call);
+
+void RunPart(const CompositeForward& call, int64_t part);
+void RunPart(const CompositeBackward& call, int64_t part);
+
 // A run of a ray's candidates, and OneByOne that looks at a run at a time.
 struct CandidateRun {
   static constexpr int kSize = 16;
@@ -112,7 +118,8 @@ void Run(Pool& pool, const March& march) {
 template <class Pool>
 void Run(Pool& pool, const CompositeForward& forward) {
   const Composite& c = forward.c;
-  ForEach(pool, c.num_batches * c.num_rays, kRaysPerPart, forward);
+  ParallelFor(pool, NumParts(forward),
+              [forward](int64_t part) { RunPart(forward, part); });
   ForEach(pool, c.num_batches * c.num_slots, kSlotsPerPart,
           ClearFreeWeight{forward});
 }
@@ -120,7 +127,8 @@ void Run(Pool& pool, const CompositeForward& forward) {
 template <class Pool>
 void Run(Pool& pool, const CompositeBackward& backward) {
   const Composite& c = backward.c;
-  ForEach(pool, c.num_batches * c.num_rays, kRaysPerPart, backward);
+  ParallelFor(pool, NumParts(backward),
+              [backward](int64_t part) { RunPart(backward, part); });
   ForEach(pool, c.num_batches * c.num_slots, kSlotsPerPart,
           ClearFreeGradients{backward});
 }

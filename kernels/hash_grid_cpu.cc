@@ -186,22 +186,25 @@ void DotPoints(const float* entries, const float* cotangent, int count,
   }
 }
 
-// Finds the cells of a block and asks for their entries.
+// Finds the cells of a block and asks for their entries: to read them, or for
+// this core alone, to add to them.
+template <bool kAdd>
 void Prepare(const Level& level, int num_features, const float* entries,
              const Vectors& position, Block& block) {
   LocateBlock(level, position, block);
   if (int64_t{level.size} * num_features * 4 < kPrefetchBytes) return;
   for (const auto& indices : block.index) {
     for (const int32_t index : indices) {
-      __builtin_prefetch(entries + int64_t{index} * num_features, 1);
+      __builtin_prefetch(entries + int64_t{index} * num_features, kAdd);
     }
   }
 }
 
+template <bool kAdd>
 void PrepareWeights(const HashGrid& grid, const Level& level,
                     const float* entries, const Vectors& position,
                     const Vectors* direction, Block& block) {
-  Prepare(level, grid.num_features, entries, position, block);
+  Prepare<kAdd>(level, grid.num_features, entries, position, block);
   if (direction == nullptr) {
     FillWeights(level.scale, grid.smoothstep, block);
   } else {
@@ -275,8 +278,9 @@ void Run(const HashGather& call, int64_t part) {
     Pipeline(
         points.num_blocks,
         [&](int64_t b, Block& block) {
-          PrepareWeights(grid, level, entries, position[b],
-                         direction.empty() ? nullptr : &direction[b], block);
+          PrepareWeights<false>(grid, level, entries, position[b],
+                                direction.empty() ? nullptr : &direction[b],
+                                block);
         },
         [&](int64_t b, Block& block) {
           GatherPoints<F>(entries, block, points.CountIn(b), columns,
@@ -300,7 +304,7 @@ void Run(const HashSlope& call, int64_t part) {
     Pipeline(
         points.num_blocks,
         [&](int64_t b, Block& block) {
-          Prepare(level, F, entries, position[b], block);
+          Prepare<false>(level, F, entries, position[b], block);
         },
         [&](int64_t b, Block& block) {
           const float* g = call.cotangent + points.RowOf(b) * columns + l * F;
@@ -345,9 +349,9 @@ void Run(const HashScatter& call, int64_t part) {
         if (call.direction != nullptr) {
           Load(call.direction + row, points.CountIn(b), direction);
         }
-        PrepareWeights(grid, level, entries, position,
-                       call.direction == nullptr ? nullptr : &direction,
-                       block);
+        PrepareWeights<true>(
+            grid, level, entries, position,
+            call.direction == nullptr ? nullptr : &direction, block);
       },
       [&](int64_t b, Block& block) {
         const float* g = call.cotangent + points.RowOf(b) * columns + l * F;

@@ -39,6 +39,17 @@ void CellsStayInTheGrid() {
   EXPECT(c.Cell(0.01f) == 4 * 64 + 4 * 8);
 }
 
+void AbsorptionIsRightToThreeUnitsOfTheLastPlace() {
+  for (double depth = 1e-8; depth < 200.0; depth *= 1.0007) {
+    const float rounded = static_cast<float>(depth);
+    const double exact = -std::expm1(-static_cast<double>(rounded));
+    EXPECT(std::fabs(Absorbed(rounded) - exact) < 1.8e-7 * exact);
+  }
+  const float infinity = std::numeric_limits<float>::infinity();
+  EXPECT(Absorbed(0.0f) == 0.0f && Absorbed(infinity) == 1.0f);
+  EXPECT(std::isnan(Absorbed(std::nanf(""))));
+}
+
 // Rays through random boxes, marched and composited: the same bits for any
 // number of threads, and opacities that are the sums of the weights.
 void ThreadsDoNotChangeTheImage() {
@@ -98,5 +109,6 @@ void ThreadsDoNotChangeTheImage() {
 int main() {
   dreamjax::RaysMeetTheBallWhereGeometrySays();
   dreamjax::CellsStayInTheGrid();
+  dreamjax::AbsorptionIsRightToThreeUnitsOfTheLastPlace();
   dreamjax::ThreadsDoNotChangeTheImage();
 }

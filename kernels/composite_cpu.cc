@@ -1,0 +1,99 @@
+// Volume rendering on a CPU: what the slots of many rays absorb in vector
+// registers, then ray by ray.
+
+#include <algorithm>
+#include <cstdint>
+
+#include "composite.h"
+#include "cpu.h"
+
+namespace dreamjax {
+namespace {
+
+constexpr int64_t kRays = 64;
+
+int64_t PartsPerBatch(const Composite& c) {
+  return (c.num_rays + kRays - 1) / kRays;
+}
+
+// The rays of a part; in the offsets' order their slots lie side by side.
+struct Rays {
+  int64_t begin;
+  int64_t end;
+};
+
+Rays RaysOf(const Composite& c, int64_t part) {
+  const int64_t first = part / PartsPerBatch(c) * c.num_rays;
+  const int64_t begin = part % PartsPerBatch(c) * kRays;
+  return {first + begin, first + std::min(begin + kRays, c.num_rays)};
+}
+
+DJ_CLONES void AbsorbAll(const Composite& c, Rays rays,
+                         float* __restrict alpha) {
+  const int64_t batch = rays.begin / c.num_rays, first = batch * c.num_rays;
+  const int64_t begin = SlotsOf(c, batch, rays.begin - first).begin;
+  const int64_t end = SlotsOf(c, batch, rays.end - 1 - first).end;
+  const float* density = c.density;
+  const float* width = c.width;
+  for (int64_t s = begin; s < end; ++s) {
+    alpha[s] = Absorbed(density[s] * width[s]);
+  }
+}
+
+template <int kChannels, class Call>
+DJ_HD void RunRays(const Call& call, Rays rays, const float* alpha) {
+  const Call copy = call;  // Its pointers may stay in registers.
+  for (int64_t i = rays.begin; i < rays.end; ++i) {
+    copy.template Ray<kChannels>(i, [alpha](int64_t s) { return alpha[s]; });
+  }
+}
+
+template <class Call>
+DJ_HD void RunAnyRays(const Call& call, Rays rays, const float* alpha) {
+  // Colour; with depth and its square; with a normal too: what rendering sums.
+  switch (call.c.num_channels) {
+    case 3:
+      return RunRays<3>(call, rays, alpha);
+    case 5:
+      return RunRays<5>(call, rays, alpha);
+    case 8:
+      return RunRays<8>(call, rays, alpha);
+    default:
+      return RunRays<0>(call, rays, alpha);
+  }
+}
+
+DJ_CLONES void RunAll(const CompositeForward& call, Rays rays,
+                      const float* alpha) {
+  RunAnyRays(call, rays, alpha);
+}
+
+DJ_CLONES void RunAll(const CompositeBackward& call, Rays rays,
+                      const float* alpha) {
+  RunAnyRays(call, rays, alpha);
+}
+
+}  // namespace
+
+int64_t NumParts(const CompositeForward& call) {
+  return call.c.num_batches * PartsPerBatch(call.c);
+}
+
+int64_t NumParts(const CompositeBackward& call) {
+  return call.c.num_batches * PartsPerBatch(call.c);
+}
+
+// Each slot's alpha waits in the result that takes its place.
+void RunPart(const CompositeForward& call, int64_t part) {
+  const Rays rays = RaysOf(call.c, part);
+  AbsorbAll(call.c, rays, call.weight);
+  RunAll(call, rays, call.weight);
+}
+
+void RunPart(const CompositeBackward& call, int64_t part) {
+  const Rays rays = RaysOf(call.c, part);
+  AbsorbAll(call.c, rays, call.g_width);
+  RunAll(call, rays, call.g_width);
+}
+
+}  // namespace dreamjax
