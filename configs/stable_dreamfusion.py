@@ -11,9 +11,7 @@ The original sums the distillation gradient over the 4 x 64 x 64 latent
 numbers of a view, ours is their mean. Weights of regularisers are therefore
 divided by 16384; its entropy is in bits, ours in nats.
 
-Not taken over: the first fifth of the run, which feeds normals to the denoiser
-as if they were latents, is unlit colour here; and Adam, the original's second
-choice, stands for Adan.
+Not taken over: Adam, the original's second choice, stands for Adan.
 """
 
 import math
@@ -71,6 +69,7 @@ def get_config():
           weighting="sds",
           t_min=config.constant(0.02),
           t_max=config.constant(0.98),
+          latent_warmup=0.2,
           dtype="bfloat16",
       ),
       loss=config.LossConfig(

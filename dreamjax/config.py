@@ -306,6 +306,9 @@ class GuidanceConfig:
     noise_samples: noises per view, stratified in t and averaged.
     fixed_noise: schedule of the share of the noise's variance that belongs to
       the direction of the camera; the rest is fresh, see guidance/draws.py.
+    latent_warmup: share of the run, at most half, in which normals and opacity
+      take the place of latents: shapes at the price of the denoiser alone. For
+      Stable Diffusion's own autoencoder, see prior.normals_as_latents.
     image_size: side that views are resized to before the encoder; 0 takes
       the size that the model was made for.
     views_per_call: views that a device sends through the prior's networks at a
@@ -325,6 +328,7 @@ class GuidanceConfig:
   share_t: bool = False
   noise_samples: int = 1
   fixed_noise: Schedule = constant(0.0)
+  latent_warmup: float = 0.0
   image_size: int = 0
   views_per_call: int = 0
   dtype: str = "float32"
@@ -334,6 +338,11 @@ class GuidanceConfig:
     _check_at_least(self, 0, "views_per_call")
     _check_choice(self, "weighting", WEIGHTINGS)
     _check_choice(self, "residual", ("latent", "image"))
+    if not 0.0 <= self.latent_warmup <= 0.5:
+      raise ValueError(
+          f"GuidanceConfig: latent_warmup is {self.latent_warmup}, want a share"
+          " in [0, 0.5]; colours are learnt after it."
+      )
     for share in (self.fixed_noise.start, self.fixed_noise.end):
       if not 0.0 <= share <= 1.0:
         raise ValueError(

@@ -12,6 +12,7 @@ import jax
 
 from dreamjax import config as config_lib
 from dreamjax import parallel
+from dreamjax import prior
 from dreamjax import step as step_lib
 from dreamjax import views
 from dreamjax.diffusion import weights
@@ -47,7 +48,7 @@ class Plan(NamedTuple):
 
 
 def measure(config, model, schedule, where) -> Plan:
-  """Compiles the step of a config, the one with normals if it has any.
+  """Compiles the step of a config, of its phases the one that takes most.
 
   Args:
     config: config.Config.
@@ -81,11 +82,13 @@ def shapes(config, model, schedule):
 
 def lower(config, model, schedule, where) -> jax.stages.Lowered:
   """The step that `measure` compiles; arguments and errors are the same."""
-  size = config.guidance.image_size or model.image_size
-  model.latent_shape(size, size)
-  steps = step_lib.make_steps(
-      config, model, where, bool(views.need_normals(config).any())
+  prior.shapes(config.guidance, model)
+  # Normals take memory, and so does an encoder.
+  phase = max(
+      views.phases(config),
+      key=lambda phase: (not phase.as_latents, phase.with_normals),
   )
+  steps = step_lib.make_steps(config, model, where, phase)
   return parallel.lower(steps, where, *shapes(config, model, schedule))
 
 

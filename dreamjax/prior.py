@@ -4,6 +4,7 @@ V views of H x W pixels; h x w latent pixels, C latent channels.
 """
 
 import jax
+import jax.numpy as jnp
 
 from dreamjax import chunks
 
@@ -19,10 +20,53 @@ def needed(config, model, params):
   return model.distillation_params(params, config.residual == "image")
 
 
+def shapes(config, model):
+  """Sizes of what the prior sees, (H, W, 3) and (h, w, C).
+
+  Args:
+    config: config.GuidanceConfig.
+    model: diffusion.model.Model, or anything with its functions.
+  Raises:
+    ValueError: the config's sizes do not suit the model, or its latents are
+      not of the kind that normals can stand for.
+  """
+  size = _size(config, model)
+  latent = model.latent_shape(size, size)
+  if config.latent_warmup and latent[-1] != 4:
+    raise ValueError(
+        f"GuidanceConfig: latent_warmup is {config.latent_warmup}, but the"
+        f" model's latents have {latent[-1]} channels; normals and opacity"
+        " stand for 4."
+    )
+  return (size, size, 3), latent
+
+
+def _size(config, model):
+  return config.image_size or model.image_size
+
+
 def resize(config, model, image):
   """Images f32[V, H, W, 3] in the size that the config or the model wants."""
-  size = config.image_size or model.image_size
+  size = _size(config, model)
   return jax.image.resize(image, (image.shape[0], size, size, 3), "linear")
+
+
+def normals_as_latents(config, model, images):
+  """Normals and opacity in [-1, 1] in the shape of latents, f32[V, h, w, 4].
+
+  To Stable Diffusion's denoiser they look like a latent of something with that
+  outline, so that shapes are found without the encoder (Chen et al. 2023,
+  "Fantasia3D", section 3.2).
+
+  Args:
+    config: config.GuidanceConfig.
+    model: as for `shapes`.
+    images: render.Rendering with normals.
+  """
+  _, shape = shapes(config, model)
+  opacity = 2 * images.opacity[..., None] - 1
+  image = jnp.concatenate([images.normal, opacity], axis=-1)
+  return jax.image.resize(image, (image.shape[0], *shape), "linear")
 
 
 def encode(config, model, params, image):

@@ -82,13 +82,12 @@ def measure(config, pipeline, trace=None) -> list[Row]:
     ValueError: config.guidance.image_size does not suit the model.
   """
   model = pipeline.model
-  size = config.guidance.image_size or model.image_size
-  model.latent_shape(size, size)
+  prior.shapes(config.guidance, model)
   where = parallel.layout(1, config.train.views, 1)
   every = config.render.occupancy_every
   first = config.train.steps // 2 // every * every
   count = min(every, config.train.steps_per_dispatch)
-  with_normals = bool(views.need_normals(config)[first])
+  phase = views.phases(config)[first]
   _, prompt, shared = step_lib.shapes(
       config, model, pipeline.params, pipeline.schedule
   )
@@ -102,13 +101,13 @@ def measure(config, pipeline, trace=None) -> list[Row]:
   )
   state = jax.jit(state_lib.init, static_argnums=0)(config, random.key(0))
   whole, state = _whole(
-      step_lib.make_steps(config, model, where, with_normals),
+      step_lib.make_steps(config, model, where, phase),
       where, state, prompt, shared, count, trace,
   )
   progress = jnp.float32(first / config.train.steps)
   rows = _parts(
-      config, model, shared.params, state, prompt, progress, with_normals,
-      count,
+      config, model, shared.params, state, prompt, progress,
+      phase.with_normals, count,
   )
   took = sum(row.milliseconds for row in rows)
   rest = Row("between them", whole.milliseconds - took, 0.0, 0.0)

@@ -98,7 +98,7 @@ def shapes(config, model, params, schedule):
   )
 
 
-def make_steps(config, model, where, with_normals):
+def make_steps(config, model, where, phase):
   """Up to L = config.train.steps_per_dispatch steps, for `over_devices`.
 
   The number of steps is an argument and not a shape: one program serves the
@@ -109,7 +109,7 @@ def make_steps(config, model, where, with_normals):
     model: diffusion.model.Model, or anything with its `encode_image`,
       `denoise`, `image_size` and, for residuals of images, `decode_image`.
     where: parallel.Layout.
-    with_normals: see render.render.
+    phase: views.Phase.
   Returns:
     (state.TrainState, prompts.Prompt, indices i32[V], Shared) -> (TrainState,
     Numbers with a leading axis L). Numbers of steps not taken are 0.
@@ -119,7 +119,7 @@ def make_steps(config, model, where, with_normals):
     def body(i, carry):
       state, numbers = carry
       state, new = _step(
-          config, model, where, with_normals, state, prompt, indices, shared,
+          config, model, where, phase, state, prompt, indices, shared,
           shared.first + i,
       )
       return state, jax.tree.map(lambda x, y: x.at[i].set(y), numbers, new)
@@ -133,7 +133,7 @@ def make_steps(config, model, where, with_normals):
 
 
 def _step(
-    config, model, where, with_normals, state, prompt, indices, shared, step
+    config, model, where, phase, state, prompt, indices, shared, step
 ):
   """(TrainState, Numbers) after the step with a number, for one prompt."""
   key_run = random.wrap_key_data(shared.key)
@@ -157,18 +157,23 @@ def _step(
 
   def look(params):
     images, penalty, overflow = views.look(
-        config, field, params, drawn, grid.mask, progress, with_normals
+        config, field, params, drawn, grid.mask, progress, phase.with_normals
     )
-    image = prior.resize(guidance, model, images.color)
+    if phase.as_latents:
+      image = prior.normals_as_latents(guidance, model, images)
+    else:
+      image = prior.resize(guidance, model, images.color)
     return (image, penalty), (images, overflow)
 
   (image, _), pull, (images, overflow) = jax.vjp(
       look, state.params, has_aux=True
   )
   known = (guidance, model, shared.params)
-  latent, pull_latent = jax.vjp(
-      lambda image: prior.encode(*known, image), image
-  )
+
+  def encode(image):
+    return image if phase.as_latents else prior.encode(*known, image)
+
+  latent, pull_latent = jax.vjp(encode, image)
   latent_gradient, strength, diagnostics = sds.gradient(
       draws.timesteps(key_t, indices, progress, shared.schedule, guidance),
       draws.noise(
@@ -190,7 +195,7 @@ def _step(
       shared.schedule,
       guidance,
   )
-  if guidance.residual == "image":
+  if guidance.residual == "image" and not phase.as_latents:
     image_gradient = sds.image_gradient(
         image,
         latent,

@@ -56,8 +56,7 @@ def prepare(run, pipeline):
       not suit the model.
   """
   model, params = pipeline.model, pipeline.params
-  size = run.config.guidance.image_size or model.image_size
-  model.latent_shape(size, size)
+  prior_lib.shapes(run.config.guidance, model)
   _template(run)
   jax.eval_shape(
       lambda key: views.draw(key, run.config, np.arange(1), 0.0), random.key(0)
@@ -143,7 +142,7 @@ def fit(
   """
   config, train = run.config, run.config.train
   step, state = store.restore(_template(run)) or (0, _initial(run))
-  normals = views.need_normals(config)
+  phases = views.phases(config)
   _, key = random.split(random.key(run.seed))
   shared = parallel.replicate(
       step_lib.Shared(
@@ -163,8 +162,8 @@ def fit(
     del state  # The devices have it; once is enough.
   with journal_lib.Journal(places, train.steps, step, checked) as journal:
     while step < train.steps:
-      count = _count(train, normals, step)
-      program = _program(config, prior.model, where, bool(normals[step]))
+      count = _count(train, phases, step)
+      program = _program(config, prior.model, where, phases[step])
       states, numbers = program(
           states,
           prompt,
@@ -190,21 +189,22 @@ def fit(
 
 
 @functools.cache
-def _program(config, model, where, with_normals):
+def _program(config, model, where, phase):
   """The compiled steps; runs that differ in their prompts share them."""
   return parallel.over_devices(
-      step_lib.make_steps(config, model, where, with_normals), where
+      step_lib.make_steps(config, model, where, phase), where
   )
 
 
-def _count(train, normals, step):
+def _count(train, phases, step):
   """Steps of the next call: at most L, and up to what the host does next."""
   ends = [train.steps, step + train.steps_per_dispatch]
   for every in (train.checkpoint_every, train.preview_every):
     if every:
       ends.append((step // every + 1) * every)
-  changes = np.flatnonzero(normals[step:] != normals[step])
-  return int(min([*ends, *(step + changes[:1])])) - step
+  end = min(ends)
+  others = (i for i in range(step, end) if phases[i] != phases[step])
+  return next(others, end) - step
 
 
 def _preview(run, state, step, places, opacity):

@@ -60,6 +60,19 @@ def draw(key, config, indices, progress):
   return Draw(camera, light, plain, is_plain, jitter)
 
 
+class Phase(NamedTuple):
+  """What the steps of a stretch of a run compute; each phase is a program.
+
+  Attributes:
+    with_normals: whether views are lit, or normals seen or held to account.
+      They cost as much as all else in a render.
+    as_latents: whether the denoiser sees normals in place of latents.
+  """
+
+  with_normals: bool
+  as_latents: bool
+
+
 def look(config, field, params, drawn, mask, progress, with_normals):
   """Renders views, and weighs what is to be said against the scene.
 
@@ -120,21 +133,23 @@ def _penalty(config, regularizers, progress):
   return total
 
 
-def need_normals(config):
-  """Which steps of a run light their views or hold normals to account.
-
-  Normals cost as much as all else in a render; a step without them is another
-  program.
+def phases(config):
+  """The phase of each step of a run.
 
   Args:
     config: config.Config.
   Returns:
-    bool[steps], on the host.
+    list of Phase.
   """
   steps = config.train.steps
   progress = np.arange(steps, dtype=np.float32) / np.float32(steps)
+  as_latents = progress < np.float32(config.guidance.latent_warmup)
   may_be_lit = progress >= np.float32(config.shading.albedo_until)
   is_lit = may_be_lit & (config.shading.shaded_probability > 0)
-  return is_lit | (np.asarray(schedules.value(
-      config.loss.orientation, progress
-  )) > 0)
+  orientation = np.asarray(
+      schedules.value(config.loss.orientation, progress)
+  )
+  with_normals = as_latents | is_lit | (orientation > 0)
+  return [
+      Phase(*pair) for pair in zip(with_normals.tolist(), as_latents.tolist())
+  ]

@@ -18,6 +18,7 @@ from dreamjax import config
             {"fixed_noise": config.Schedule(0.0, 1.5)},
             "fixed_noise is 1.5",
         ),
+        (config.GuidanceConfig, {"latent_warmup": 0.6}, "latent_warmup is 0.6"),
         (
             config.PromptConfig,
             {"blend": "bilinear", "overhead_degrees": 0.0},

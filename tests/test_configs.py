@@ -128,6 +128,7 @@ def test_stable_dreamfusion_guidance_and_losses(stable):
   assert guidance.weighting == "sds"
   assert guidance.t_min == config.constant(0.02)
   assert guidance.t_max == config.constant(0.98)
+  assert guidance.latent_warmup == 0.2
   assert stable.prompt.blend == "linear"
   # There sums over the latent and bits, here means and nats.
   assert stable.loss.orientation.start * 16384 == pytest.approx(1e-2)

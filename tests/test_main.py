@@ -93,7 +93,7 @@ def test_doctor_names_versions_and_kernels(capsys):
 class Exhausted:
   """Stands for train._program: two steps in a call, no memory for the rest."""
 
-  def __call__(self, config, model, where, with_normals):
+  def __call__(self, config, model, where, phase):
     def program(states, prompt, shared):
       if shared.first == 2:
         raise jax.errors.JaxRuntimeError(

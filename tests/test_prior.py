@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dreamjax import prior
+from dreamjax import render
 from dreamjax.diffusion import weights
 
 
@@ -84,3 +85,30 @@ def test_views_in_groups_take_less_memory(tiny):
 
   # An eighth, but for what does not grow with the views.
   assert memory(1) < 0.3 * memory(0)
+
+
+def test_normals_and_opacity_in_the_shape_of_latents(tiny):
+  config, model = tiny[0].guidance, tiny[1]
+  opacity = np.zeros((2, 16, 16), np.float32)
+  opacity[1] = 1.0
+  normal = np.zeros((2, 16, 16, 3), np.float32)
+  normal[1] = (0.0, 0.6, -0.8)
+  images = render.Rendering(None, opacity, None, normal)
+  latent = prior.normals_as_latents(config, model, images)
+  assert latent.shape == (2, *model.latent_shape(16, 16))
+  for view, want in zip(latent, ((0, 0, 0, -1), (0.0, 0.6, -0.8, 1.0))):
+    np.testing.assert_allclose(
+        view, np.broadcast_to(want, view.shape), atol=1e-6
+    )
+
+
+def test_normals_stand_for_four_channels_only(tiny):
+  config = dataclasses.replace(tiny[0].guidance, latent_warmup=0.2)
+  model = dataclasses.replace(
+      tiny[1],
+      vae=dataclasses.replace(tiny[1].vae, latent_channels=8),
+      unet=dataclasses.replace(tiny[1].unet, in_channels=8, out_channels=8),
+  )
+  with pytest.raises(ValueError, match="8 channels"):
+    prior.shapes(config, model)
+  assert prior.shapes(config, tiny[1]) == ((16, 16, 3), (8, 8, 4))

@@ -9,6 +9,7 @@ import pytest
 from dreamjax import parallel
 from dreamjax import prior
 from dreamjax import step
+from dreamjax import views
 from dreamjax.diffusion import keys
 from dreamjax.diffusion import schedule
 from dreamjax.diffusion import weights
@@ -53,20 +54,15 @@ class Program(NamedTuple):
     return sum(bool(re.search(place, m["place"] or "")) for m in self.products)
 
 
-@pytest.fixture(
-    scope="module", params=[("latent", 1), ("image", 4)],
-    ids=["latents feel", "images feel"],
-)
-def program(tiny, request):
-  """The step of both residuals, with one and with several steps of DDIM."""
+def compiled(tiny, phase, **guidance):
+  """Program of a phase with another config.guidance."""
   config, model = tiny
-  residual, denoise_steps = request.param
-  config = dataclasses.replace(config, guidance=dataclasses.replace(
-      config.guidance, residual=residual, denoise_steps=denoise_steps
-  ))
+  config = dataclasses.replace(
+      config, guidance=dataclasses.replace(config.guidance, **guidance)
+  )
   where = parallel.layout(1, config.train.views, 1)
   lowered = parallel.lower(
-      step.make_steps(config, model, where, False),
+      step.make_steps(config, model, where, phase),
       where,
       *step.shapes(
           config,
@@ -79,6 +75,28 @@ def program(tiny, request):
   return Program(
       config, model, [m for m in map(_PRODUCT.search, lines) if m]
   )
+
+
+@pytest.fixture(
+    scope="module", params=[("latent", 1), ("image", 4)],
+    ids=["latents feel", "images feel"],
+)
+def program(tiny, request):
+  """The step of both residuals, with one and with several steps of DDIM."""
+  residual, denoise_steps = request.param
+  return compiled(
+      tiny,
+      views.Phase(with_normals=False, as_latents=False),
+      residual=residual,
+      denoise_steps=denoise_steps,
+  )
+
+
+@pytest.mark.parametrize("residual", ["latent", "image"])
+def test_normals_as_latents_need_no_autoencoder(tiny, residual):
+  phase = views.Phase(with_normals=True, as_latents=True)
+  program = compiled(tiny, phase, residual=residual, latent_warmup=0.5)
+  assert program.count("UNet") and not program.count("AutoencoderKL")
 
 
 def test_every_view_is_encoded_once(program):

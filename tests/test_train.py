@@ -21,6 +21,7 @@ from dreamjax import prompts
 from dreamjax import scene
 from dreamjax import step
 from dreamjax import train
+from dreamjax import views
 from dreamjax import workdir
 from dreamjax.diffusion import model as diffusion_model
 from dreamjax.diffusion import oracle as oracle_lib
@@ -384,12 +385,14 @@ class FakePrograms:
     self.calls = []
     self.keys = []
 
-  def __call__(self, config, model, where, with_normals):
+  def __call__(self, config, model, where, phase):
     del model
 
     def program(states, prompt, shared):
       del prompt
-      self.calls.append((int(shared.first), int(shared.count), with_normals))
+      self.calls.append(
+          (int(shared.first), int(shared.count), phase.with_normals)
+      )
       self.keys.append(np.asarray(shared.key).tolist())
       shape = (where.devices, 1, config.train.steps_per_dispatch)
       numbers = step.Numbers(*(np.zeros(shape) for _ in step.Numbers._fields))
@@ -521,5 +524,7 @@ def test_calls_end_where_the_host_or_the_program_changes(start, count):
   settings = config_lib.TrainConfig(
       steps=600, steps_per_dispatch=20, checkpoint_every=90, preview_every=40
   )
-  normals = np.arange(600) >= 6
-  assert train._count(settings, normals, start) == count
+  phases = [
+      views.Phase(with_normals=i >= 6, as_latents=False) for i in range(600)
+  ]
+  assert train._count(settings, phases, start) == count

@@ -96,13 +96,21 @@ def test_views_show_a_plain_colour_or_the_learnt_background():
   )
 
 
-def normals(steps=10, orientation=config_lib.constant(0.0), **shading):
+def normals(
+    steps=10, orientation=config_lib.constant(0.0), warmup=0.0, **shading
+):
+  """(numbers of the steps with normals, of those that see them as latents)."""
   config = config_lib.Config(
+      guidance=config_lib.GuidanceConfig(latent_warmup=warmup),
       shading=config_lib.ShadingConfig(**shading),
       loss=config_lib.LossConfig(orientation=orientation),
       train=config_lib.TrainConfig(steps=steps),
   )
-  return np.flatnonzero(views.need_normals(config)).tolist()
+  return tuple(
+      np.flatnonzero([getattr(phase, name) for phase in views.phases(config)])
+      .tolist()
+      for name in views.Phase._fields
+  )
 
 
 @pytest.mark.parametrize(
@@ -121,4 +129,10 @@ def normals(steps=10, orientation=config_lib.constant(0.0), **shading):
     ],
 )
 def test_normals_are_there_for_light_and_for_orientation(steps, changes):
-  assert normals(**changes) == list(steps)
+  assert normals(**changes) == (list(steps), [])
+
+
+def test_normals_stand_for_latents_first():
+  assert normals(warmup=0.2, albedo_until=0.3) == (
+      [0, 1, *range(3, 10)], [0, 1]
+  )
