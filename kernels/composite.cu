@@ -5,24 +5,26 @@
 
 namespace dreamjax {
 
-const char* Launch(CUstream_st* stream, const CompositeForward& forward) {
-  const Composite& c = forward.c;
-  const int64_t slots = c.num_batches * c.num_slots;
-  if (const char* problem =
-          Explain(ForEach(stream, slots, ClearFreeWeight{forward}))) {
-    return problem;
+namespace {
+
+template <class Call, class Clear>
+const char* Queue(CUstream_st* stream, const Call& call, const Clear& clear) {
+  const Composite& c = call.c;
+  cudaError_t error = ForEachFree(stream, c, clear);
+  if (error == cudaSuccess) {
+    error = ForEach(stream, c.num_batches * c.num_rays, call);
   }
-  return Explain(ForEach(stream, c.num_batches * c.num_rays, forward));
+  return Explain(error);
+}
+
+}  // namespace
+
+const char* Launch(CUstream_st* stream, const CompositeForward& forward) {
+  return Queue(stream, forward, ClearWeight{forward});
 }
 
 const char* Launch(CUstream_st* stream, const CompositeBackward& backward) {
-  const Composite& c = backward.c;
-  const int64_t slots = c.num_batches * c.num_slots;
-  if (const char* problem =
-          Explain(ForEach(stream, slots, ClearFreeGradients{backward}))) {
-    return problem;
-  }
-  return Explain(ForEach(stream, c.num_batches * c.num_rays, backward));
+  return Queue(stream, backward, ClearGradients{backward});
 }
 
 }  // namespace dreamjax

@@ -68,10 +68,10 @@ DJ_HD Slots SlotsOf(const Composite& c, int64_t batch, int64_t ray) {
   return {batch * c.num_slots + begin, batch * c.num_slots + end};
 }
 
-// Whether no ray owns a slot; i counts the slots of all batches.
-DJ_HD bool IsFree(const Composite& c, int64_t i) {
-  const int64_t batch = i / c.num_slots, slot = i % c.num_slots;
-  return slot >= c.offset[batch * (c.num_rays + 1) + c.num_rays];
+// The slots that rays own come first.
+DJ_HD int64_t NumUsed(const Composite& c, int64_t batch) {
+  const int32_t* offset = c.offset + batch * (c.num_rays + 1);
+  return Clamp(offset[c.num_rays], 0, c.num_slots);
 }
 
 // What a slot absorbs, computed where it is needed.
@@ -115,11 +115,10 @@ struct CompositeForward {
   }
 };
 
-struct ClearFreeWeight {
+// Clears slot i of all batches; for those that no ray owns.
+struct ClearWeight {
   CompositeForward forward;
-  DJ_HD void operator()(int64_t i) const {
-    if (IsFree(forward.c, i)) forward.weight[i] = 0.0f;
-  }
+  DJ_HD void operator()(int64_t i) const { forward.weight[i] = 0.0f; }
 };
 
 // With score_i = dL/dweight_i, through all three results,
@@ -171,15 +170,15 @@ struct CompositeBackward {
   }
 };
 
-struct ClearFreeGradients {
+// As ClearWeight.
+struct ClearGradients {
   CompositeBackward backward;
   DJ_HD void operator()(int64_t i) const {
-    const Composite& c = backward.c;
-    if (!IsFree(c, i)) return;
+    const int64_t channels = backward.c.num_channels;
     backward.g_density[i] = 0.0f;
     backward.g_width[i] = 0.0f;
-    for (int64_t channel = 0; channel < c.num_channels; ++channel) {
-      backward.g_value[i * c.num_channels + channel] = 0.0f;
+    for (int64_t k = 0; k < channels; ++k) {
+      backward.g_value[i * channels + k] = 0.0f;
     }
   }
 };

@@ -92,6 +92,23 @@ cudaError_t ForEach(cudaStream_t stream, int64_t n, const F& f) {
   return cudaGetLastError();
 }
 
+template <class Call, class Clear>
+struct IfFree {
+  Call call;
+  Clear clear;
+  DJ_HD void operator()(int64_t i) const {
+    if (i % call.num_slots >= NumUsed(call, i / call.num_slots)) clear(i);
+  }
+};
+
+// Calls clear(i) for each slot that no ray owns; i counts those of all batches.
+template <class Call, class Clear>
+cudaError_t ForEachFree(cudaStream_t stream, const Call& call,
+                        const Clear& clear) {
+  return ForEach(stream, call.num_batches * call.num_slots,
+                 IfFree<Call, Clear>{call, clear});
+}
+
 inline const char* Explain(cudaError_t error) {
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }

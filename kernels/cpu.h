@@ -94,8 +94,20 @@ void ForEach(Pool& pool, int64_t n, int64_t grain, const F& f) {
   });
 }
 
+// Calls clear(i) for each slot that no ray owns; i counts those of all batches.
+template <class Pool, class Call, class Clear>
+void ForEachFree(Pool& pool, const Call& call, const Clear& clear) {
+  constexpr int64_t kSlotsPerPart = 1 << 14;
+  for (int64_t batch = 0; batch < call.num_batches; ++batch) {
+    const int64_t used = NumUsed(call, batch);
+    ForEach(pool, call.num_slots - used, kSlotsPerPart,
+            [first = batch * call.num_slots + used, clear](int64_t i) {
+              clear(first + i);
+            });
+  }
+}
+
 constexpr int64_t kRaysPerPart = 64;
-constexpr int64_t kSlotsPerPart = 1 << 14;
 
 template <class Pool, class Call>
 void Run(Pool& pool, const Call& call) {
@@ -111,26 +123,21 @@ void Run(Pool& pool, const March& march) {
     SumCounts(march, batch);
   }
   ForEach(pool, num_rays, kRaysPerPart, WriteSamples<RunByRun>{march});
-  ForEach(pool, march.num_batches * march.num_slots, kSlotsPerPart,
-          ClearSlot{march});
+  ForEachFree(pool, march, ClearSlot{march});
 }
 
 template <class Pool>
 void Run(Pool& pool, const CompositeForward& forward) {
-  const Composite& c = forward.c;
   ParallelFor(pool, NumParts(forward),
               [forward](int64_t part) { RunPart(forward, part); });
-  ForEach(pool, c.num_batches * c.num_slots, kSlotsPerPart,
-          ClearFreeWeight{forward});
+  ForEachFree(pool, forward.c, ClearWeight{forward});
 }
 
 template <class Pool>
 void Run(Pool& pool, const CompositeBackward& backward) {
-  const Composite& c = backward.c;
   ParallelFor(pool, NumParts(backward),
               [backward](int64_t part) { RunPart(backward, part); });
-  ForEach(pool, c.num_batches * c.num_slots, kSlotsPerPart,
-          ClearFreeGradients{backward});
+  ForEachFree(pool, backward.c, ClearGradients{backward});
 }
 
 }  // namespace dreamjax

@@ -51,7 +51,6 @@ __global__ void __launch_bounds__(kScanThreads) ScanCounts(March m) {
 
 const char* Launch(CUstream_st* stream, const March& march) {
   const int64_t rays = march.num_batches * march.num_rays;
-  const int64_t slots = march.num_batches * march.num_slots;
   if (march.num_batches == 0) return nullptr;
   cudaError_t error = ForEach(stream, rays, CountSamples<OneByOne>{march});
   if (error == cudaSuccess) {
@@ -59,8 +58,12 @@ const char* Launch(CUstream_st* stream, const March& march) {
                  stream>>>(march);
     error = cudaGetLastError();
   }
-  if (error == cudaSuccess) error = ForEach(stream, rays, WriteSamples<OneByOne>{march});
-  if (error == cudaSuccess) error = ForEach(stream, slots, ClearSlot{march});
+  if (error == cudaSuccess) {
+    error = ForEach(stream, rays, WriteSamples<OneByOne>{march});
+  }
+  if (error == cudaSuccess) {
+    error = ForEachFree(stream, march, ClearSlot{march});
+  }
   return Explain(error);
 }
 

@@ -165,12 +165,15 @@ struct WriteSamples {
   }
 };
 
-// Pass 4: slot i of all batches, if no ray owns it.
+// The slots that rays own, after pass 2; they come first.
+DJ_HD int64_t NumUsed(const March& m, int64_t batch) {
+  return m.offset[batch * (m.num_rays + 1) + m.num_rays];
+}
+
+// Pass 4: clears slot i of all batches, for those that no ray owns.
 struct ClearSlot {
   March m;
   DJ_HD void operator()(int64_t i) const {
-    const int64_t batch = i / m.num_slots, slot = i % m.num_slots;
-    if (slot < m.offset[batch * (m.num_rays + 1) + m.num_rays]) return;
     m.distance[i] = 0.0f;
     m.width[i] = 0.0f;
     m.ray[i] = 0;
