@@ -28,9 +28,10 @@
 #endif
 
 // Compiled for several instruction sets; the best is chosen when the module is
-// loaded. Floating-point contraction is off, so all give the same bits.
+// loaded. Floating-point contraction is off, so all give the same bits. Not
+// under ThreadSanitizer: the loader would choose before it has started.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && \
-    !defined(__CUDACC__)
+    !defined(__CUDACC__) && !defined(__SANITIZE_THREAD__)
 #define DJ_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define DJ_CLONES

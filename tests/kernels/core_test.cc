@@ -13,7 +13,7 @@ namespace {
 void EveryPartRunsOnce() {
   for (const int num_threads : {1, 2, 5}) {
     for (const int64_t num_parts : {0, 1, 2, 1000}) {
-      ThreadPerTask pool(num_threads);
+      ThreadPool pool(num_threads);
       std::vector<std::atomic<int>> runs(num_parts);
       ParallelFor(pool, num_parts,
                   [&runs](int64_t part) { runs[part].fetch_add(1); });
@@ -33,14 +33,18 @@ void ABusyPoolDoesNotStopTheCaller() {
   EXPECT(runs == 100);
 }
 
-void CallsInsideCallsFinish() {
-  ThreadPerTask outer(4);
-  std::atomic<int> runs{0};
-  ParallelFor(outer, 16, [&runs](int64_t) {
-    ThreadPerTask inner(3);
-    ParallelFor(inner, 16, [&runs](int64_t) { runs.fetch_add(1); });
+// Counts are no atomics: what parts wrote is there when a call returns.
+void CallsInsideCallsShareThePool() {
+  ExpectSameOnEveryPool([](auto& pool) {
+    std::vector<int> runs(16 * 16);
+    ParallelFor(pool, 16, [&pool, &runs](int64_t outer) {
+      ParallelFor(pool, 16, [&runs, outer](int64_t inner) {
+        ++runs[16 * outer + inner];
+      });
+    });
+    for (const int count : runs) EXPECT(count == 1);
+    return runs;
   });
-  EXPECT(runs.load() == 256);
 }
 
 }  // namespace
@@ -49,5 +53,5 @@ void CallsInsideCallsFinish() {
 int main() {
   dreamjax::EveryPartRunsOnce();
   dreamjax::ABusyPoolDoesNotStopTheCaller();
-  dreamjax::CallsInsideCallsFinish();
+  dreamjax::CallsInsideCallsShareThePool();
 }

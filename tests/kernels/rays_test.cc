@@ -50,10 +50,10 @@ void AbsorptionIsRightToThreeUnitsOfTheLastPlace() {
   EXPECT(std::isnan(Absorbed(std::nanf(""))));
 }
 
-// Rays through random boxes, marched and composited: the same bits for any
-// number of threads, and opacities that are the sums of the weights.
+// Rays through random boxes, marched and composited: the same bits on any
+// threads, and opacities that are the sums of the weights.
 void ThreadsDoNotChangeTheImage() {
-  const int64_t rays = 1000, slots = 12000, cells = 16;
+  const int64_t rays = 1000, slots = 40000, cells = 16;
   std::vector<float> origin, direction;
   for (int64_t ray = 0; ray < rays; ++ray) {
     const std::vector<float> d = Uniform(3, -0.5f, 0.5f);
@@ -69,13 +69,11 @@ void ThreadsDoNotChangeTheImage() {
   }
   const std::vector<float> density = Uniform(slots, 0.0f, 5.0f);
   const std::vector<float> value = Uniform(3 * slots, 0.0f, 1.0f);
-  std::vector<float> first;
-  for (const int num_threads : {1, 2, 7}) {
+  ExpectSameOnEveryPool([&](auto& pool) {
     std::vector<float> distance(slots), width(slots), image(3 * rays),
         opacity(rays), weight(slots), g_density(slots), g_value(3 * slots),
         g_width(slots);
     std::vector<int32_t> ray(slots), offset(rays + 1), overflow(1);
-    ThreadPerTask pool(num_threads);
     Run(pool, March{1, rays, cells, slots, 64, 2.0f / 64, 1.0f, origin.data(),
                     direction.data(), jitter.data(), occupancy.data(),
                     distance.data(), width.data(), ray.data(), offset.data(),
@@ -98,9 +96,8 @@ void ThreadsDoNotChangeTheImage() {
          {image, opacity, weight, g_density, g_value, g_width}) {
       all.insert(all.end(), part.begin(), part.end());
     }
-    if (num_threads == 1) first = all;
-    EXPECT(all == first);
-  }
+    return all;
+  });
 }
 
 }  // namespace

@@ -10,6 +10,14 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 TESTS = sorted(pathlib.Path(__file__).parent.glob("*_test.cc"))
 COMPILER = shutil.which(os.environ.get("CXX", "c++"))
+# What else the compiler checks, and a race or a wrong address ends the test.
+SANITIZERS = {
+    "plain": [],
+    "address": ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover"],
+    "thread": ["-g", "-fsanitize=thread"],
+}
+
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 
 
 def _compile(*arguments):
@@ -21,22 +29,29 @@ def _compile(*arguments):
   )
 
 
-@pytest.fixture(scope="module")
-def objects(tmp_path_factory):
-  """What the tests link with."""
-  folder = tmp_path_factory.mktemp("objects")
-  made = []
+@pytest.fixture(
+    scope="module",
+    params=[
+        "plain",
+        pytest.param("address", marks=pytest.mark.slow),
+        pytest.param("thread", marks=pytest.mark.slow),
+    ],
+)
+def build(request, tmp_path_factory):
+  """Arguments that tests are compiled with: flags, and objects of kernels."""
+  flags = SANITIZERS[request.param]
+  folder = tmp_path_factory.mktemp(request.param)
+  arguments = [*flags]
   for source in ROOT.glob("kernels/*_cpu.cc"):
-    made.append(folder / f"{source.stem}.o")
-    _compile("-c", source, "-o", made[-1])
-  return made
+    arguments.append(folder / f"{source.stem}.o")
+    _compile(*flags, "-c", source, "-o", arguments[-1])
+  return arguments
 
 
-@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 @pytest.mark.parametrize("test", TESTS, ids=lambda path: path.stem)
-def test_passes(test, objects, tmp_path):
+def test_passes(test, build, tmp_path):
   binary = tmp_path / test.stem
-  _compile(test, *objects, "-o", binary)
+  _compile(test, *build, "-o", binary)
   subprocess.run([binary], check=True, timeout=120)
 
 
