@@ -5,47 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import op_inputs
 import pytest
 
 from dreamjax.ops import composite as composite_lib
 
 composite = jax.jit(composite_lib.composite)
-
-
-def _arrays(num_rays, channels=3, spare=5, batch=(), seed=0):
-  """(density, value, width, offset); rays have 0 to 12 samples."""
-  rng = np.random.default_rng(seed)
-  counts = rng.integers(0, 13, size=batch + (num_rays,))
-  ends = np.cumsum(counts, axis=-1)
-  offset = np.concatenate([np.zeros(batch + (1,), int), ends], axis=-1)
-  slots = int(offset.max()) + spare
-  density = rng.exponential(2, size=batch + (slots,))
-  value = rng.normal(size=batch + (slots, channels))
-  width = rng.uniform(0.05, 0.3, size=batch + (slots,))
-  floats = [jnp.asarray(x, jnp.float32) for x in (density, value, width)]
-  return *floats, jnp.asarray(offset, jnp.int32)
-
-
-def _value_and_gradients(function):
-  """Results, and gradients under fixed cotangents of all three results."""
-
-  def run(density, value, width, offset):
-    results, pull = jax.vjp(
-        lambda *arrays: function(*arrays, offset), density, value, width
-    )
-    cotangents = [jnp.cos(1 + jnp.arange(x.size, dtype=jnp.float32))
-                  .reshape(x.shape) for x in results]
-    return *results, *pull(tuple(cotangents))
-
-  return jax.jit(run)
-
-
-def _assert_close(actual, expected, relative=1e-5):
-  for a, b in zip(actual, expected, strict=True):
-    assert a.shape == b.shape
-    if b.size:
-      atol = relative * (np.abs(b).max() + 1e-6)
-      np.testing.assert_allclose(a, b, atol=atol)
 
 
 def _brute_force(density, value, width, offset):
@@ -83,7 +48,7 @@ def test_uniform_fog_absorbs_exponentially():
 
 
 def test_empty_rays_are_black_and_free_slots_weigh_nothing():
-  density, value, width, _ = _arrays(3)
+  density, value, width, _ = op_inputs.composite(3)
   offset = jnp.array([0, 0, 2, 2], jnp.int32)
   ray, opacity, weight = composite(density, value, width, offset)
   np.testing.assert_array_equal(ray[jnp.array([0, 2])], 0)
@@ -92,8 +57,10 @@ def test_empty_rays_are_black_and_free_slots_weigh_nothing():
   assert (weight[:2] > 0).all()
 
 
-def test_results_and_gradients_equal_a_brute_force_in_double_precision():
-  arrays = _arrays(6)
+def test_results_and_gradients_equal_a_brute_force_in_double_precision(
+    assert_close,
+):
+  arrays = op_inputs.composite(6)
   exact = [np.asarray(x, np.float64) for x in arrays[:3]]
   offset = np.asarray(arrays[3])
   expected = _brute_force(*exact, offset)
@@ -118,20 +85,18 @@ def test_results_and_gradients_equal_a_brute_force_in_double_precision():
       gradient[place] = (sides[0] - sides[1]) / 2e-6
     gradients.append(gradient)
   for function in (composite_lib.composite, composite_lib.definition):
-    _assert_close(
-        _value_and_gradients(function)(*arrays), (*expected, *gradients)
-    )
+    assert_close(op_inputs.render(function)(*arrays), (*expected, *gradients))
 
 
 @pytest.mark.parametrize(
     "num_rays, channels",
     [(0, 3), (1, 3), (127, 3), (128, 1), (129, 8), (65, 5)],
 )
-def test_kernel_equals_definition(num_rays, channels):
-  arrays = _arrays(num_rays, channels)
-  _assert_close(
-      _value_and_gradients(composite_lib.composite)(*arrays),
-      _value_and_gradients(composite_lib.definition)(*arrays),
+def test_kernel_equals_definition(num_rays, channels, assert_close):
+  arrays = op_inputs.composite(num_rays, channels)
+  assert_close(
+      op_inputs.render(composite_lib.composite)(*arrays),
+      op_inputs.render(composite_lib.definition)(*arrays),
   )
 
 
@@ -141,7 +106,7 @@ def test_no_slots_and_no_channels_work():
   ray, opacity, weight = composite(none, jnp.zeros((0, 3)), none, offset)
   assert ray.shape == (3, 3) and weight.shape == (0,)
   np.testing.assert_array_equal(opacity, 0)
-  density, _, width, offset = _arrays(3)
+  density, _, width, offset = op_inputs.composite(3)
   ray, opacity, _ = composite(
       density, jnp.zeros((density.size, 0)), width, offset
   )
@@ -172,7 +137,7 @@ def test_weight_and_opacity_agree_for_any_density():
 
 
 def test_nan_stays_in_its_ray():
-  density, value, width, offset = _arrays(4, seed=3)
+  density, value, width, offset = op_inputs.composite(4, seed=3)
   middle = int(offset[2])
   assert offset[3] > middle
   ray, _, _ = composite(density.at[middle].set(jnp.nan), value, width, offset)
@@ -180,23 +145,23 @@ def test_nan_stays_in_its_ray():
   assert np.isfinite(ray[jnp.array([0, 1, 3])]).all()
 
 
-def test_batch_axes_and_vmap_equal_one_call_each():
-  arrays = _arrays(10, batch=(2, 3))
-  run = _value_and_gradients(composite_lib.composite)
+def test_batch_axes_and_vmap_equal_one_call_each(assert_close):
+  arrays = op_inputs.composite(10, batch=(2, 3))
+  run = op_inputs.render(composite_lib.composite)
   whole = jax.vmap(jax.vmap(run))(*arrays)
   for i, j in np.ndindex(2, 3):
-    _assert_close([x[i, j] for x in whole], run(*(x[i, j] for x in arrays)))
-  _assert_close(composite(*arrays), whole[:3])
+    assert_close([x[i, j] for x in whole], run(*(x[i, j] for x in arrays)))
+  assert_close(composite(*arrays), whole[:3])
 
 
-def test_pmap_equals_vmap():
-  arrays = _arrays(10, batch=(2,))
-  run = _value_and_gradients(composite_lib.composite)
-  _assert_close(jax.pmap(run)(*arrays), jax.vmap(run)(*arrays))
+def test_pmap_equals_vmap(assert_close):
+  arrays = op_inputs.composite(10, batch=(2,))
+  run = op_inputs.render(composite_lib.composite)
+  assert_close(jax.pmap(run)(*arrays), jax.vmap(run)(*arrays))
 
 
 def test_a_scan_over_steps_differentiates():
-  density, value, width, offset = _arrays(10)
+  density, value, width, offset = op_inputs.composite(10)
 
   @functools.partial(jax.jit, donate_argnums=0)
   def fit(density):
@@ -213,9 +178,9 @@ def test_a_scan_over_steps_differentiates():
 
 
 def test_offsets_beyond_the_slots_are_clamped():
-  density, value, width, _ = _arrays(3)
+  density, value, width, _ = op_inputs.composite(3)
   offset = jnp.array([-7, 2**30, -5, 2**31 - 1], jnp.int32)
-  run = _value_and_gradients(composite_lib.composite)
+  run = op_inputs.render(composite_lib.composite)
   for result in run(density, value, width, offset):
     assert np.isfinite(result).all()
 

@@ -6,6 +6,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import op_inputs
 import pytest
 
 from dreamjax.ops import hash_encode as he
@@ -15,43 +16,12 @@ GRID = he.make_grid(2, 2, 7, 5, 24)
 SMOOTH = GRID._replace(smoothstep=True)
 
 
-def _arrays(grid, num_points, batch=(), seed=0):
-  """(table, position, cotangent, direction) of random numbers."""
-  rng = np.random.default_rng(seed)
-  normal = lambda *shape: jnp.asarray(
-      rng.normal(size=batch + shape), jnp.float32
-  )
-  position = rng.uniform(size=batch + (num_points, 3))
-  return (
-      normal(grid.num_entries, grid.features),
-      jnp.asarray(position, jnp.float32),
-      normal(num_points, grid.num_features),
-      normal(num_points, 3),
-  )
-
-
 def _first(encode, grid):
-  """Function: features and both gradients."""
-
-  def run(table, position, cotangent, direction):
-    del direction
-    feature, pull = jax.vjp(lambda t, x: encode(t, x, grid), table, position)
-    return feature, *pull(cotangent)
-
-  return jax.jit(run)
+  return op_inputs.first(functools.partial(encode, grid=grid))
 
 
 def _second(encode, grid):
-  """Function: the gradients of <direction, position gradient>."""
-
-  def run(table, position, cotangent, direction):
-    def slope(table, position, cotangent):
-      inner = lambda x: jnp.vdot(cotangent, encode(table, x, grid))
-      return jnp.vdot(direction, jax.grad(inner)(position))
-
-    return jax.grad(slope, (0, 1, 2))(table, position, cotangent)
-
-  return jax.jit(run)
+  return op_inputs.second(functools.partial(encode, grid=grid))
 
 
 def _brute_force(table, position, grid):
@@ -128,7 +98,7 @@ def test_smoothstep_is_flat_at_vertices_and_steep_between():
 
 @pytest.mark.parametrize("grid", [GRID, SMOOTH])
 def test_features_equal_a_brute_force_in_double_precision(grid, assert_close):
-  table, position, cotangent, direction = _arrays(grid, 20)
+  table, position, cotangent, direction = op_inputs.hash_encode(grid, 20)
   expected = [_brute_force(table, x, grid) for x in position]
   for encode in (he.hash_encode, he.definition):
     feature = _first(encode, grid)(table, position, cotangent, direction)[0]
@@ -139,7 +109,7 @@ def test_features_equal_a_brute_force_in_double_precision(grid, assert_close):
 def test_derivatives_equal_finite_differences_of_the_brute_force(
     grid, assert_close
 ):
-  table, position, cotangent, direction = _arrays(grid, 4)
+  table, position, cotangent, direction = op_inputs.hash_encode(grid, 4)
   first = _first(he.hash_encode, grid)(table, position, cotangent, direction)
   second = _second(he.hash_encode, grid)(table, position, cotangent, direction)
   for i in range(4):
@@ -162,7 +132,7 @@ def test_derivatives_equal_finite_differences_of_the_brute_force(
 )
 def test_kernel_equals_definition(order, features, smoothstep, assert_close):
   grid = GRID._replace(features=features, smoothstep=smoothstep)
-  arrays = _arrays(grid, 300, seed=features)
+  arrays = op_inputs.hash_encode(grid, 300, seed=features)
   assert_close(
       order(he.hash_encode, grid)(*arrays), order(he.definition, grid)(*arrays)
   )
@@ -170,7 +140,7 @@ def test_kernel_equals_definition(order, features, smoothstep, assert_close):
 
 @pytest.mark.parametrize("order", [_first, _second])
 def test_every_number_of_points_works(order):
-  arrays = _arrays(SMOOTH, 300)
+  arrays = op_inputs.hash_encode(SMOOTH, 300)
   table, rows = arrays[0], arrays[1:]
   # A point's features and gradients do not depend on the other points.
   whole = order(he.hash_encode, SMOOTH)(*arrays)
@@ -182,12 +152,12 @@ def test_every_number_of_points_works(order):
 
 
 def test_no_points_leave_no_gradient():
-  arrays = _arrays(SMOOTH, 0)
+  arrays = op_inputs.hash_encode(SMOOTH, 0)
   np.testing.assert_array_equal(_first(he.hash_encode, SMOOTH)(*arrays)[1], 0)
 
 
 def test_more_points_than_one_chunk_equal_the_definition(assert_close):
-  arrays = _arrays(GRID, 9000)
+  arrays = op_inputs.hash_encode(GRID, 9000)
   assert_close(
       _first(he.hash_encode, GRID)(*arrays),
       _first(he.definition, GRID)(*arrays),
@@ -197,7 +167,7 @@ def test_more_points_than_one_chunk_equal_the_definition(assert_close):
 
 @pytest.mark.parametrize("order", [_first, _second])
 def test_batch_axes_and_vmap_equal_one_call_each(order, assert_close):
-  arrays = _arrays(SMOOTH, 40, batch=(2, 3))
+  arrays = op_inputs.hash_encode(SMOOTH, 40, batch=(2, 3))
   run = order(he.hash_encode, SMOOTH)
   each = [
       [run(*(array[i, j] for array in arrays)) for j in range(3)]
@@ -212,7 +182,7 @@ def test_batch_axes_and_vmap_equal_one_call_each(order, assert_close):
 
 
 def test_a_table_that_a_vmap_shares_gets_the_sum_of_gradients(assert_close):
-  table, position, cotangent, _ = _arrays(GRID, 30, batch=(3,))
+  table, position, cotangent, _ = op_inputs.hash_encode(GRID, 30, batch=(3,))
 
   def loss(encode, table):
     shared = jax.vmap(lambda x: encode(table, x, GRID))
@@ -226,13 +196,13 @@ def test_a_table_that_a_vmap_shares_gets_the_sum_of_gradients(assert_close):
 
 
 def test_pmap_gives_each_device_its_own_points(assert_close):
-  arrays = _arrays(GRID, 16, batch=(4,))
+  arrays = op_inputs.hash_encode(GRID, 16, batch=(4,))
   run = _first(he.hash_encode, GRID)
   assert_close(jax.pmap(run)(*arrays), jax.vmap(run)(*arrays))
 
 
 def test_gradients_accumulate_in_a_scan_with_a_donated_table(assert_close):
-  table, position, cotangent, _ = _arrays(GRID, 64)
+  table, position, cotangent, _ = op_inputs.hash_encode(GRID, 64)
 
   @functools.partial(jax.jit, donate_argnums=0)
   def descend(table):
@@ -249,7 +219,7 @@ def test_gradients_accumulate_in_a_scan_with_a_donated_table(assert_close):
 
 
 def test_points_outside_and_nan_stay_inside_the_table(assert_close):
-  table, position, cotangent, direction = _arrays(GRID, 4)
+  table, position, cotangent, direction = op_inputs.hash_encode(GRID, 4)
   position = position.at[0].set(jnp.nan).at[1].set(-3e9).at[2].set(jnp.inf)
   feature, gradient, _ = _first(he.hash_encode, GRID)(
       table, position, cotangent, direction
@@ -264,7 +234,7 @@ def test_points_outside_and_nan_stay_inside_the_table(assert_close):
 
 
 def test_third_derivatives_are_refused():
-  table, position, cotangent, direction = _arrays(SMOOTH, 2)
+  table, position, cotangent, direction = op_inputs.hash_encode(SMOOTH, 2)
   second = _second(he.hash_encode, SMOOTH)
   loss = lambda x: jnp.sum(second(table, x, cotangent, direction)[1])
   with pytest.raises(Exception, match="(?i)differentiat"):

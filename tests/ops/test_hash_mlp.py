@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import op_inputs
 import pytest
 
 from dreamjax.ops import hash_encode
@@ -16,52 +17,16 @@ GRID = hash_encode.make_grid(2, 4, 8, 5, 24, smoothstep=True)
 SIZES = (8, 16, 4)
 
 
-def _arrays(grid=GRID, sizes=SIZES, num_points=200, batch=(), seed=0):
-  """(table, weights, position, cotangent, slope's cotangent)."""
-  rng = np.random.default_rng(seed)
-  normal = lambda *shape: jnp.asarray(
-      rng.normal(size=batch + shape), jnp.float32
-  )
-  weights = tuple(
-      normal(rows, columns) / np.float32(np.sqrt(rows))
-      for rows, columns in zip(sizes[:-1], sizes[1:])
-  )
-  position = rng.uniform(size=batch + (num_points, 3))
-  return (
-      normal(grid.num_entries, grid.features),
-      weights,
-      jnp.asarray(position, jnp.float32),
-      normal(num_points, sizes[-1]),
-      normal(num_points, 3),
-  )
+def _arrays(grid=GRID, sizes=SIZES, num_points=200, batch=()):
+  return op_inputs.hash_mlp(grid, sizes, num_points, batch)
 
 
-def _output(function, grid=GRID):
-  """Function: outputs, and gradients of the table and the weights."""
-  function = {"kernel": hm.hash_mlp, "definition": hm.definition}[function]
-
-  def run(table, weights, position, cotangent, _):
-    output, pull = jax.vjp(
-        lambda t, w: function(t, w, position, grid), table, weights
-    )
-    return output, *pull(cotangent)
-
-  return jax.jit(run)
+def _output(name, grid=GRID):
+  return op_inputs.output(name, grid)
 
 
-def _slope(function, grid=GRID):
-  """Function: outputs, slope, and their gradients together."""
-  function = {"kernel": hm.hash_mlp_slope, "definition": hm.definition_slope}[
-      function
-  ]
-
-  def run(table, weights, position, *cotangents):
-    results, pull = jax.vjp(
-        lambda t, w: function(t, w, position, grid), table, weights
-    )
-    return *results, *pull(cotangents)
-
-  return jax.jit(run)
+def _slope(name, grid=GRID):
+  return op_inputs.slope(name, grid)
 
 
 both = pytest.mark.parametrize("order", [_output, _slope])

@@ -5,29 +5,13 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import op_inputs
 import pytest
 
 from dreamjax.ops import march as march_lib
 
 march = march_lib.march
 STEP = 2 / 32
-
-
-def _rays(num_rays, batch=(), seed=0):
-  """Unit rays around the ball, some from inside it and some that miss it."""
-  rng = np.random.default_rng(seed)
-  origin = rng.normal(size=batch + (num_rays, 3))
-  target = rng.normal(size=batch + (num_rays, 3)) * 0.5
-  direction = target - origin
-  direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
-  jitter = rng.uniform(size=batch + (num_rays,))
-  return [jnp.asarray(x, jnp.float32) for x in (origin, direction, jitter)]
-
-
-def _occupancy(share=0.4, resolution=8, batch=(), seed=0):
-  rng = np.random.default_rng(seed)
-  occupied = rng.uniform(size=batch + (resolution,) * 3) < share
-  return jnp.asarray(occupied, jnp.uint8)
 
 
 def _run(function=march, step=STEP, bound=1.0, max_samples=4096):
@@ -113,7 +97,7 @@ def test_occupied_half_is_sampled_and_the_other_is_not():
 
 
 def test_samples_equal_a_brute_force_in_double_precision():
-  rays, occupancy = _rays(100), _occupancy()
+  rays, occupancy = op_inputs.rays(100), op_inputs.occupancy()
   expected = [
       _brute_force(*ray, np.asarray(occupancy), 0.07, 1.5)
       for ray in zip(*(np.asarray(x, np.float64) for x in rays))
@@ -134,7 +118,7 @@ def test_samples_equal_a_brute_force_in_double_precision():
 
 @pytest.mark.parametrize("num_rays", [0, 1, 127, 128, 129])
 def test_kernel_equals_definition(num_rays):
-  arrays = (*_rays(num_rays, seed=num_rays), _occupancy())
+  arrays = (*op_inputs.rays(num_rays, seed=num_rays), op_inputs.occupancy())
   _assert_same(_run()(*arrays), _run(march_lib.definition)(*arrays))
 
 
@@ -142,7 +126,7 @@ def test_kernel_equals_definition(num_rays):
 def test_samples_without_a_slot_are_dropped_from_the_end_and_counted(
     max_samples,
 ):
-  arrays = (*_rays(50), _occupancy())
+  arrays = (*op_inputs.rays(50), op_inputs.occupancy())
   for function in (march, march_lib.definition):
     whole = _run(function)(*arrays)
     total = int(whole.offset[-1])
@@ -159,7 +143,8 @@ def test_samples_without_a_slot_are_dropped_from_the_end_and_counted(
 
 
 def test_batch_axes_and_vmap_equal_one_call_each():
-  rays, occupancy = _rays(20, batch=(2, 3)), _occupancy(batch=(2, 3))
+  rays = op_inputs.rays(20, batch=(2, 3))
+  occupancy = op_inputs.occupancy(batch=(2, 3))
   run = _run(max_samples=200)
   whole = run(*rays, occupancy)
   assert whole.overflow.shape == (2, 3)
@@ -170,12 +155,12 @@ def test_batch_axes_and_vmap_equal_one_call_each():
 
 
 def test_pmap_equals_vmap():
-  arrays = (*_rays(20, batch=(4,)), _occupancy(batch=(4,)))
+  arrays = (*op_inputs.rays(20, batch=(4,)), op_inputs.occupancy(batch=(4,)))
   _assert_same(jax.pmap(_run())(*arrays), jax.vmap(_run())(*arrays))
 
 
 def test_no_gradient_flows_through_the_samples():
-  rays, occupancy = _rays(5), _occupancy()
+  rays, occupancy = op_inputs.rays(5), op_inputs.occupancy()
   distance = lambda origin: jnp.sum(
       march(
           origin, *rays[1:], occupancy, step=STEP, bound=1.0, max_samples=64
@@ -186,7 +171,7 @@ def test_no_gradient_flows_through_the_samples():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30, 0.0])
 def test_odd_rays_end_and_leave_their_neighbours_alone(bad):
-  arrays = (*_rays(3), _occupancy())
+  arrays = (*op_inputs.rays(3), op_inputs.occupancy())
   expected = _run()(*arrays)
   for index in range(3):
     odd = list(arrays)

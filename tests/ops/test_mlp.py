@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import op_inputs
 import pytest
 
 from dreamjax.ops import mlp as mlp_lib
@@ -20,60 +21,9 @@ SHAPES = [
 ]
 
 
-def _arrays(sizes, num_points, batch=(), seed=0):
-  """(weights, x, cotangent, direction) of random numbers."""
-  rng = np.random.default_rng(seed)
-  normal = lambda *shape: jnp.asarray(
-      rng.normal(size=batch + shape), jnp.float32
-  )
-  weights = tuple(
-      normal(rows, columns) / np.float32(np.sqrt(rows))
-      for rows, columns in zip(sizes[:-1], sizes[1:])
-  )
-  return (
-      weights,
-      normal(num_points, sizes[0]),
-      normal(num_points, sizes[-1]),
-      normal(num_points, sizes[0]),
-  )
-
-
-def _first(function):
-  """Function: outputs and gradients of weights and input."""
-
-  def run(weights, x, cotangent, direction):
-    del direction
-    output, pull = jax.vjp(function, weights, x)
-    return output, *pull(cotangent)
-
-  return jax.jit(run)
-
-
-def _normal(function):
-  """Function: outputs and the gradient of the input alone."""
-
-  def run(weights, x, cotangent, direction):
-    del direction
-    output, pull = jax.vjp(functools.partial(function, weights), x)
-    return output, *pull(cotangent)
-
-  return jax.jit(run)
-
-
-def _second(function):
-  """Function: the gradients of <direction, gradient of the input>."""
-
-  def run(weights, x, cotangent, direction):
-    def slope(weights, x, cotangent):
-      inner = lambda x: jnp.vdot(cotangent, function(weights, x))
-      return jnp.vdot(direction, jax.grad(inner)(x))
-
-    return jax.grad(slope, (0, 1, 2))(weights, x, cotangent)
-
-  return jax.jit(run)
-
-
-every_order = pytest.mark.parametrize("order", [_first, _normal, _second])
+every_order = pytest.mark.parametrize(
+    "order", [op_inputs.first, op_inputs.normal, op_inputs.second]
+)
 
 
 def _brute_force(weights, x):
@@ -103,20 +53,22 @@ def _differences(function, x, step=1e-6):
 
 @pytest.mark.parametrize("sizes", SHAPES)
 def test_outputs_equal_a_brute_force_in_double_precision(sizes, assert_close):
-  weights, x, cotangent, direction = _arrays(sizes, 7)
+  weights, x, cotangent, direction = op_inputs.mlp(sizes, 7)
   expected = np.stack([_brute_force(weights, row) for row in x])
   for function in (mlp_lib.mlp, mlp_lib.definition):
-    output = _first(function)(weights, x, cotangent, direction)[0]
+    output = op_inputs.first(function)(weights, x, cotangent, direction)[0]
     assert_close([output], [expected])
 
 
 def test_derivatives_equal_finite_differences_of_the_brute_force(assert_close):
-  weights, x, cotangent, direction = _arrays((5, 8, 6, 3), 3)
+  weights, x, cotangent, direction = op_inputs.mlp((5, 8, 6, 3), 3)
   wide = [np.asarray(weight, np.float64) for weight in weights]
   g, v = np.asarray(cotangent, np.float64), np.asarray(direction, np.float64)
   arrays = (weights, x, cotangent, direction)
-  _, of_weights, of_input = _first(mlp_lib.mlp)(*arrays)
-  second_weights, second_input, second_cotangent = _second(mlp_lib.mlp)(*arrays)
+  _, of_weights, of_input = op_inputs.first(mlp_lib.mlp)(*arrays)
+  second_weights, second_input, second_cotangent = op_inputs.second(
+      mlp_lib.mlp
+  )(*arrays)
 
   def jacobian(weights, i):
     return _differences(lambda x: _brute_force(weights, x), x[i])  # [C, O]
@@ -145,19 +97,19 @@ def test_derivatives_equal_finite_differences_of_the_brute_force(assert_close):
 @every_order
 @pytest.mark.parametrize("sizes", SHAPES)
 def test_kernel_equals_definition(order, sizes, assert_close):
-  arrays = _arrays(sizes, 300)
+  arrays = op_inputs.mlp(sizes, 300)
   assert_close(order(mlp_lib.mlp)(*arrays), order(mlp_lib.definition)(*arrays))
 
 
 @every_order
 def test_many_parts_equal_the_definition(order, assert_close):
-  arrays = _arrays(SIZES, 5000)
+  arrays = op_inputs.mlp(SIZES, 5000)
   assert_close(order(mlp_lib.mlp)(*arrays), order(mlp_lib.definition)(*arrays))
 
 
 @every_order
 def test_every_number_of_points_works(order, assert_close):
-  arrays = _arrays(SIZES, 300)
+  arrays = op_inputs.mlp(SIZES, 300)
   weights, rows = arrays[0], arrays[1:]
   for n in (0, 1, 127, 128, 129, 255, 256, 257):
     part = weights, *(row[:n] for row in rows)
@@ -165,8 +117,8 @@ def test_every_number_of_points_works(order, assert_close):
 
 
 def test_a_point_does_not_depend_on_its_neighbours():
-  weights, x, cotangent, direction = _arrays(SIZES, 300)
-  run = _normal(mlp_lib.mlp)
+  weights, x, cotangent, direction = op_inputs.mlp(SIZES, 300)
+  run = op_inputs.normal(mlp_lib.mlp)
   whole = run(weights, x, cotangent, direction)
   part = run(weights, x[:130], cotangent[:130], direction[:130])
   for a, b in zip(part, whole):
@@ -174,14 +126,14 @@ def test_a_point_does_not_depend_on_its_neighbours():
 
 
 def test_no_points_leave_no_gradient():
-  arrays = _arrays(SIZES, 0)
-  for gradient in _first(mlp_lib.mlp)(*arrays)[1]:
+  arrays = op_inputs.mlp(SIZES, 0)
+  for gradient in op_inputs.first(mlp_lib.mlp)(*arrays)[1]:
     np.testing.assert_array_equal(gradient, 0)
 
 
 @every_order
 def test_batch_axes_and_vmap_equal_one_call_each(order, assert_close):
-  arrays = _arrays(SIZES, 40, batch=(2, 3))
+  arrays = op_inputs.mlp(SIZES, 40, batch=(2, 3))
   run = order(mlp_lib.mlp)
   each = [
       [run(*jax.tree.map(lambda leaf: leaf[i, j], arrays)) for j in range(3)]
@@ -194,8 +146,8 @@ def test_batch_axes_and_vmap_equal_one_call_each(order, assert_close):
 
 
 def test_weights_that_a_vmap_shares_get_the_sum_of_gradients(assert_close):
-  weights, _, _, _ = _arrays(SIZES, 0)
-  _, x, cotangent, _ = _arrays(SIZES, 30, batch=(3,))
+  weights, _, _, _ = op_inputs.mlp(SIZES, 0)
+  _, x, cotangent, _ = op_inputs.mlp(SIZES, 30, batch=(3,))
 
   def loss(function, weights):
     return jnp.vdot(cotangent, jax.vmap(lambda x: function(weights, x))(x))
@@ -208,14 +160,14 @@ def test_weights_that_a_vmap_shares_get_the_sum_of_gradients(assert_close):
 
 
 def test_pmap_gives_each_device_its_own_points(assert_close):
-  arrays = _arrays(SIZES, 16, batch=(4,))
-  run = _first(mlp_lib.mlp)
+  arrays = op_inputs.mlp(SIZES, 16, batch=(4,))
+  run = op_inputs.first(mlp_lib.mlp)
   assert_close(jax.pmap(run)(*arrays), jax.vmap(run)(*arrays))
 
 
 @pytest.mark.parametrize("wrap", [jax.remat, lambda function: function])
 def test_normals_train_through_a_scan(wrap, assert_close):
-  weights, x, cotangent, direction = _arrays(SIZES, 64)
+  weights, x, cotangent, direction = op_inputs.mlp(SIZES, 64)
 
   def descend(function, weights):
     def loss(weights):
@@ -235,7 +187,7 @@ def test_normals_train_through_a_scan(wrap, assert_close):
 def test_a_gradient_of_a_gradient_of_the_weights_is_the_definition_s(
     assert_close
 ):
-  weights, x, cotangent, _ = _arrays((4, 8, 2), 10)
+  weights, x, cotangent, _ = op_inputs.mlp((4, 8, 2), 10)
 
   def twice(function, weights, x):
     inner = lambda weights, x: jnp.vdot(cotangent, function(weights, x))
@@ -249,20 +201,20 @@ def test_a_gradient_of_a_gradient_of_the_weights_is_the_definition_s(
 
 
 def test_only_what_is_wanted_is_computed():
-  weights, x, cotangent, direction = _arrays(SIZES, 8)
-  text = _normal(mlp_lib.mlp).lower(weights, x, cotangent, direction).as_text()
+  arrays = op_inputs.mlp(SIZES, 8)
+  text = op_inputs.normal(mlp_lib.mlp).lower(*arrays).as_text()
   assert "@dreamjax_mlp_input_gradient" in text
   assert "@dreamjax_mlp_gradient" not in text
 
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_nan_stays_in_its_point_or_fills_what_it_weighs(place):
-  weights, x, cotangent, direction = _arrays(SIZES, 200)
+  weights, x, cotangent, direction = op_inputs.mlp(SIZES, 200)
   if place:
     x = x.at[3].set(jnp.nan)
   else:
     weights = (weights[0].at[:, 0].set(jnp.nan), weights[1])
-  output = _first(mlp_lib.mlp)(weights, x, cotangent, direction)[0]
+  output = op_inputs.first(mlp_lib.mlp)(weights, x, cotangent, direction)[0]
   expected = jnp.zeros(200, bool).at[3].set(True) if place else jnp.ones(200)
   np.testing.assert_array_equal(jnp.isnan(output).all(axis=1), expected)
 
@@ -271,18 +223,18 @@ def test_nan_stays_in_its_point_or_fills_what_it_weighs(place):
     "sizes", [(129, 16, 4), (8, 256, 4), (4, 8, 8, 8, 8, 8, 4), (0, 16, 4)]
 )
 def test_other_shapes_are_the_definition_s(sizes, assert_close):
-  weights, x, cotangent, direction = _arrays(sizes, 5)
-  text = _first(mlp_lib.mlp).lower(weights, x, cotangent, direction).as_text()
+  arrays = op_inputs.mlp(sizes, 5)
+  text = op_inputs.first(mlp_lib.mlp).lower(*arrays).as_text()
   assert "dreamjax_mlp" not in text
   assert_close(
-      _first(mlp_lib.mlp)(weights, x, cotangent, direction),
-      _first(mlp_lib.definition)(weights, x, cotangent, direction),
+      op_inputs.first(mlp_lib.mlp)(*arrays),
+      op_inputs.first(mlp_lib.definition)(*arrays),
   )
 
 
 def test_third_derivatives_are_refused():
-  weights, x, cotangent, direction = _arrays(SIZES, 2)
-  second = _second(mlp_lib.mlp)
+  weights, x, cotangent, direction = op_inputs.mlp(SIZES, 2)
+  second = op_inputs.second(mlp_lib.mlp)
   loss = lambda x: jnp.sum(second(weights, x, cotangent, direction)[0][0])
   with pytest.raises(Exception, match="(?i)differentiat"):
     jax.grad(loss)(x)

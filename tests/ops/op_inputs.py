@@ -1,0 +1,201 @@
+"""Random arguments of the operations, and what is computed of them.
+
+The tests of an operation, and those of all operations, start from these.
+`place` says where points or rays are: "inside"; on the "border" of cells,
+exactly, where the finest level's scale is a power of two; or "outside".
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dreamjax.ops import hash_mlp as hash_mlp_lib
+
+PLACES = ("inside", "border", "outside")
+
+
+def _normal(rng, *shape):
+  return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+
+def hash_encode(grid, num_points, batch=(), seed=0, place="inside"):
+  """(table, position, cotangent, direction) of random numbers."""
+  rng = np.random.default_rng(seed)
+  shape = batch + (num_points, 3)
+  position = rng.uniform(size=shape)
+  if place == "border":
+    vertex = rng.integers(1, grid.resolutions[-1], size=shape)
+    on_vertex = (vertex - 0.5) / grid.scales[-1]
+    # At least one axis of a point is on a border; the others may be.
+    is_on = rng.uniform(size=shape) < 0.5
+    is_on[..., 0] |= ~is_on.any(axis=-1)
+    position = np.where(is_on, on_vertex, position)
+  elif place == "outside":
+    position = rng.uniform(-0.5, 1.5, size=shape)
+  return (
+      _normal(rng, *batch, grid.num_entries, grid.features),
+      jnp.asarray(position, jnp.float32),
+      _normal(rng, *batch, num_points, grid.num_features),
+      _normal(rng, *batch, num_points, 3),
+  )
+
+
+def mlp(sizes, num_points, batch=(), seed=0):
+  """(weights, x, cotangent, direction) of random numbers."""
+  rng = np.random.default_rng(seed)
+  weights = tuple(
+      _normal(rng, *batch, rows, columns) / np.float32(np.sqrt(max(rows, 1)))
+      for rows, columns in zip(sizes[:-1], sizes[1:])
+  )
+  return (
+      weights,
+      _normal(rng, *batch, num_points, sizes[0]),
+      _normal(rng, *batch, num_points, sizes[-1]),
+      _normal(rng, *batch, num_points, sizes[0]),
+  )
+
+
+def hash_mlp(grid, sizes, num_points, batch=(), seed=0, place="inside"):
+  """(table, weights, position, cotangent, slope's cotangent)."""
+  table, position, _, direction = hash_encode(
+      grid, num_points, batch, seed, place
+  )
+  weights, _, cotangent, _ = mlp(sizes, num_points, batch, seed + 1)
+  return table, weights, position, cotangent, direction
+
+
+def composite(num_rays, channels=3, spare=5, batch=(), seed=0):
+  """(density, value, width, offset); rays have 0 to 12 samples.
+
+  `spare` slots are free; as many samples find no slot if it is negative.
+  """
+  rng = np.random.default_rng(seed)
+  counts = rng.integers(0, 13, size=batch + (num_rays,))
+  ends = np.cumsum(counts, axis=-1)
+  offset = np.concatenate([np.zeros(batch + (1,), int), ends], axis=-1)
+  slots = max(int(offset.max()) + spare, 0)
+  density = rng.exponential(2, size=batch + (slots,))
+  value = rng.normal(size=batch + (slots, channels))
+  width = rng.uniform(0.05, 0.3, size=batch + (slots,))
+  floats = [jnp.asarray(x, jnp.float32) for x in (density, value, width)]
+  return *floats, jnp.asarray(np.minimum(offset, slots), jnp.int32)
+
+
+def rays(num_rays, batch=(), seed=0, place="inside"):
+  """(origin, direction, jitter): unit rays around the ball of radius 1.
+
+  Some begin in it and some miss it; "outside" all miss it.
+  """
+  rng = np.random.default_rng(seed)
+  shape = batch + (num_rays, 3)
+  origin = rng.normal(size=shape)
+  direction = rng.normal(size=shape) * 0.5 - origin
+  direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
+  jitter = rng.uniform(size=shape[:-1])
+  if place == "border":
+    # Along x, where the other two axes have cells' borders.
+    origin = rng.integers(-1, 2, size=shape) / 2
+    origin[..., 0] = -2
+    direction = np.broadcast_to([1.0, 0.0, 0.0], shape)
+    jitter = np.zeros(shape[:-1])
+  elif place == "outside":
+    origin += 4 * direction
+  return [jnp.asarray(x, jnp.float32) for x in (origin, direction, jitter)]
+
+
+def occupancy(share=0.4, resolution=8, batch=(), seed=0):
+  """u8[..., G, G, G], of which about `share` is occupied."""
+  rng = np.random.default_rng(seed)
+  occupied = rng.uniform(size=batch + (resolution,) * 3) < share
+  return jnp.asarray(occupied, jnp.uint8)
+
+
+# What is computed, of function(parameters, x) of `hash_encode` or `mlp`.
+
+
+def first(function):
+  """Function: outputs and gradients of parameters and input."""
+
+  def run(parameters, x, cotangent, direction):
+    del direction
+    output, pull = jax.vjp(function, parameters, x)
+    return output, *pull(cotangent)
+
+  return jax.jit(run)
+
+
+def normal(function):
+  """Function: outputs and the gradient of the input alone."""
+
+  def run(parameters, x, cotangent, direction):
+    del direction
+    output, pull = jax.vjp(functools.partial(function, parameters), x)
+    return output, *pull(cotangent)
+
+  return jax.jit(run)
+
+
+def second(function):
+  """Function: the gradients of <direction, gradient of the input>."""
+
+  def run(parameters, x, cotangent, direction):
+    def slope(parameters, x, cotangent):
+      inner = lambda x: jnp.vdot(cotangent, function(parameters, x))
+      return jnp.vdot(direction, jax.grad(inner)(x))
+
+    return jax.grad(slope, (0, 1, 2))(parameters, x, cotangent)
+
+  return jax.jit(run)
+
+
+# What is computed by `hash_mlp`; `name` is "kernel" or "definition".
+
+
+def output(name, grid):
+  """Function: outputs, and gradients of the table and the weights."""
+  function = {
+      "kernel": hash_mlp_lib.hash_mlp,
+      "definition": hash_mlp_lib.definition,
+  }[name]
+
+  def run(table, weights, position, cotangent, _):
+    result, pull = jax.vjp(
+        lambda t, w: function(t, w, position, grid), table, weights
+    )
+    return result, *pull(cotangent)
+
+  return jax.jit(run)
+
+
+def slope(name, grid):
+  """Function: outputs, slope, and their gradients together."""
+  function = {
+      "kernel": hash_mlp_lib.hash_mlp_slope,
+      "definition": hash_mlp_lib.definition_slope,
+  }[name]
+
+  def run(table, weights, position, *cotangents):
+    results, pull = jax.vjp(
+        lambda t, w: function(t, w, position, grid), table, weights
+    )
+    return *results, *pull(cotangents)
+
+  return jax.jit(run)
+
+
+def render(function):
+  """Function: `composite`'s results, and gradients under fixed cotangents."""
+
+  def run(density, value, width, offset):
+    results, pull = jax.vjp(
+        lambda *arrays: function(*arrays, offset), density, value, width
+    )
+    cotangents = [
+        jnp.cos(1 + jnp.arange(x.size, dtype=jnp.float32)).reshape(x.shape)
+        for x in results
+    ]
+    return *results, *pull(tuple(cotangents))
+
+  return jax.jit(run)
