@@ -11,13 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamjax.ops import hash_mlp as hash_mlp_lib
-
 PLACES = ("inside", "border", "outside")
 
 
-def _normal(rng, *shape):
-  return jnp.asarray(rng.normal(size=shape), jnp.float32)
+def _normal(rng, *shape, scale=1.0):
+  return jnp.asarray(scale * rng.normal(size=shape), jnp.float32)
 
 
 def hash_encode(grid, num_points, batch=(), seed=0, place="inside"):
@@ -46,7 +44,7 @@ def mlp(sizes, num_points, batch=(), seed=0):
   """(weights, x, cotangent, direction) of random numbers."""
   rng = np.random.default_rng(seed)
   weights = tuple(
-      _normal(rng, *batch, rows, columns) / np.float32(np.sqrt(max(rows, 1)))
+      _normal(rng, *batch, rows, columns, scale=max(rows, 1) ** -0.5)
       for rows, columns in zip(sizes[:-1], sizes[1:])
   )
   return (
@@ -150,15 +148,11 @@ def second(function):
   return jax.jit(run)
 
 
-# What is computed by `hash_mlp`; `name` is "kernel" or "definition".
+# Of function(table, weights, position, grid), one of `hash_mlp`'s.
 
 
-def output(name, grid):
+def output(function, grid):
   """Function: outputs, and gradients of the table and the weights."""
-  function = {
-      "kernel": hash_mlp_lib.hash_mlp,
-      "definition": hash_mlp_lib.definition,
-  }[name]
 
   def run(table, weights, position, cotangent, _):
     result, pull = jax.vjp(
@@ -169,12 +163,8 @@ def output(name, grid):
   return jax.jit(run)
 
 
-def slope(name, grid):
+def slope(function, grid):
   """Function: outputs, slope, and their gradients together."""
-  function = {
-      "kernel": hash_mlp_lib.hash_mlp_slope,
-      "definition": hash_mlp_lib.definition_slope,
-  }[name]
 
   def run(table, weights, position, *cotangents):
     results, pull = jax.vjp(
@@ -199,3 +189,25 @@ def render(function):
     return *results, *pull(tuple(cotangents))
 
   return jax.jit(run)
+
+
+def march(function, step=2 / 32, bound=1.0, max_samples=4096):
+  """Function of rays and occupancy: `march`'s Samples."""
+  return jax.jit(
+      functools.partial(
+          function, step=step, bound=bound, max_samples=max_samples
+      )
+  )
+
+
+def assert_same_samples(actual, expected):
+  """The same slots; distances equal but for a rounding."""
+  for name in ("ray", "offset", "overflow", "width"):
+    np.testing.assert_array_equal(
+        getattr(actual, name), getattr(expected, name), err_msg=name
+    )
+  # They begin with a difference of lengths, which rounds as those do.
+  atol = 2e-7 * np.max(expected.distance, initial=0)
+  np.testing.assert_allclose(
+      actual.distance, expected.distance, rtol=1e-6, atol=atol
+  )

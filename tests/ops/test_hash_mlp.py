@@ -22,11 +22,16 @@ def _arrays(grid=GRID, sizes=SIZES, num_points=200, batch=()):
 
 
 def _output(name, grid=GRID):
-  return op_inputs.output(name, grid)
+  functions = {"kernel": hm.hash_mlp, "definition": hm.definition}
+  return op_inputs.output(functions[name], grid)
 
 
 def _slope(name, grid=GRID):
-  return op_inputs.slope(name, grid)
+  functions = {
+      "kernel": hm.hash_mlp_slope,
+      "definition": hm.definition_slope,
+  }
+  return op_inputs.slope(functions[name], grid)
 
 
 both = pytest.mark.parametrize("order", [_output, _slope])

@@ -14,21 +14,8 @@ march = march_lib.march
 STEP = 2 / 32
 
 
-def _run(function=march, step=STEP, bound=1.0, max_samples=4096):
-  return jax.jit(
-      functools.partial(
-          function, step=step, bound=bound, max_samples=max_samples
-      )
-  )
-
-
-def _assert_same(actual, expected):
-  """The same slots; distances equal but for a rounding."""
-  for name in ("ray", "offset", "overflow", "width"):
-    np.testing.assert_array_equal(
-        getattr(actual, name), getattr(expected, name), err_msg=name
-    )
-  np.testing.assert_allclose(actual.distance, expected.distance, rtol=1e-6)
+def _run(function=march, **numbers):
+  return op_inputs.march(function, **numbers)
 
 
 def _brute_force(origin, direction, jitter, occupancy, step, bound):
@@ -119,7 +106,8 @@ def test_samples_equal_a_brute_force_in_double_precision():
 @pytest.mark.parametrize("num_rays", [0, 1, 127, 128, 129])
 def test_kernel_equals_definition(num_rays):
   arrays = (*op_inputs.rays(num_rays, seed=num_rays), op_inputs.occupancy())
-  _assert_same(_run()(*arrays), _run(march_lib.definition)(*arrays))
+  expected = _run(march_lib.definition)(*arrays)
+  op_inputs.assert_same_samples(_run()(*arrays), expected)
 
 
 @pytest.mark.parametrize("max_samples", [0, 1, 100])
@@ -139,7 +127,7 @@ def test_samples_without_a_slot_are_dropped_from_the_end_and_counted(
         np.minimum(whole.offset, max_samples),
         total - max_samples,
     )
-    _assert_same(part, expected)
+    op_inputs.assert_same_samples(part, expected)
 
 
 def test_batch_axes_and_vmap_equal_one_call_each():
@@ -148,15 +136,18 @@ def test_batch_axes_and_vmap_equal_one_call_each():
   run = _run(max_samples=200)
   whole = run(*rays, occupancy)
   assert whole.overflow.shape == (2, 3)
-  _assert_same(jax.vmap(jax.vmap(run))(*rays, occupancy), whole)
+  twice = jax.vmap(jax.vmap(run))(*rays, occupancy)
+  op_inputs.assert_same_samples(twice, whole)
   for i, j in np.ndindex(2, 3):
     one = run(*(x[i, j] for x in rays), occupancy[i, j])
-    _assert_same(one, jax.tree.map(lambda x: x[i, j], whole))
+    expected = jax.tree.map(lambda x: x[i, j], whole)
+    op_inputs.assert_same_samples(one, expected)
 
 
 def test_pmap_equals_vmap():
   arrays = (*op_inputs.rays(20, batch=(4,)), op_inputs.occupancy(batch=(4,)))
-  _assert_same(jax.pmap(_run())(*arrays), jax.vmap(_run())(*arrays))
+  expected = jax.vmap(_run())(*arrays)
+  op_inputs.assert_same_samples(jax.pmap(_run())(*arrays), expected)
 
 
 def test_no_gradient_flows_through_the_samples():
