@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "ffi.h"
 #include "hash_grid.h"
@@ -19,6 +20,7 @@ struct GridAttributes {
   bool smoothstep;
 };
 
+// Fills a grid, if no point can leave its level nor a level the table.
 inline bool MakeGrid(const GridAttributes& a, HashGrid& grid) {
   const size_t n = a.scales.size();
   if (n < 1 || n > kMaxLevels || a.resolutions.size() != n ||
@@ -30,10 +32,16 @@ inline bool MakeGrid(const GridAttributes& a, HashGrid& grid) {
   }
   grid.num_levels = static_cast<int>(n);
   grid.num_features = a.features;
-  grid.num_entries = a.offsets[n - 1] + a.sizes[n - 1];
+  grid.num_entries = 0;
   grid.smoothstep = a.smoothstep;
   for (size_t i = 0; i < n; ++i) {
     const int64_t resolution = a.resolutions[i];
+    if (resolution < 2 || resolution > 1 << 20 || a.sizes[i] < 1 ||
+        a.sizes[i] > std::numeric_limits<int32_t>::max() ||
+        a.offsets[i] != grid.num_entries) {
+      return false;
+    }
+    grid.num_entries += a.sizes[i];
     grid.level[i] = {a.scales[i], a.resolutions[i],
                      static_cast<int32_t>(a.sizes[i]), a.offsets[i],
                      resolution * resolution * resolution <= a.sizes[i]};

@@ -19,6 +19,7 @@ Each is a kernel of its own, so that XLA drops those that nobody reads.
 """
 
 import functools
+import itertools
 import math
 from typing import NamedTuple
 
@@ -133,6 +134,38 @@ def make_grid(
   )
 
 
+def check_grid(op, grid):
+  """Refuses a grid that `make_grid` cannot have made.
+
+  Args:
+    op: name of the operation, for the messages.
+    grid: HashGrid.
+  Raises:
+    TypeError: it is none.
+    ValueError: its levels do not fit each other or the kernels.
+  """
+  if not isinstance(grid, HashGrid):
+    raise TypeError(
+        f"{op}: grid is of type {type(grid).__name__}, want a HashGrid;"
+        " make_grid makes one."
+    )
+  numbers = (*grid.resolutions, *grid.offsets, *grid.sizes, grid.features)
+  if not (
+      all(isinstance(number, int) for number in numbers)
+      and 1 <= len(grid.sizes) <= _MAX_LEVELS
+      and len(grid.scales) == len(grid.resolutions) == len(grid.sizes)
+      and all(2 <= resolution <= 2**20 for resolution in grid.resolutions)
+      and min(grid.sizes) > 0
+      and grid.offsets == (0, *itertools.accumulate(grid.sizes[:-1]))
+      and grid.num_entries * grid.features <= _MAX_ELEMENTS
+      and grid.features in _FEATURES
+  ):
+    raise ValueError(
+        f"{op}: grid is {grid}, whose levels do not fit each other; make_grid"
+        " makes one that fits."
+    )
+
+
 def hash_encode(table, position, grid):
   """Features of points, interpolated on every level.
 
@@ -145,9 +178,10 @@ def hash_encode(table, position, grid):
     f32[..., N, L F]; level l, feature f is column l F + f. Differentiable
     twice in reverse mode, with respect to table and position.
   Raises:
-    TypeError: a dtype is not float32.
-    ValueError: a shape does not fit.
+    TypeError: a dtype is not float32, or the grid is no HashGrid.
+    ValueError: a shape does not fit, or the grid's levels do not.
   """
+  check_grid("hash_encode", grid)
   arguments.check(
       "hash_encode",
       table=(table, "float32", (grid.num_entries, grid.features)),

@@ -85,6 +85,7 @@ def definition_slope(table, weights, position, grid):
 
 def _check(op, table, weights, position, grid):
   """The weights as a tuple, if the arguments fit."""
+  hash_encode.check_grid(op, grid)
   weights = tuple(weights)
   if not weights:
     raise ValueError(f"{op}: weights is empty, want at least one matrix.")

@@ -70,10 +70,11 @@ def march(
         f"march: step is {step}, bound is {bound}, want positive lengths."
     )
   candidates = math.ceil(2 * bound / step)
-  if sizes["R"] * candidates > _MAX_INT32:
+  if max(sizes["R"], 1) * candidates > _MAX_INT32:
     raise ValueError(
         f"march: {sizes['R']} rays x {candidates} candidates exceed"
-        f" {_MAX_INT32}, the largest sample count; march fewer rays at a time."
+        f" {_MAX_INT32}, the largest sample count; march fewer rays at a time"
+        " or in longer steps."
     )
   if not 0 <= max_samples <= _MAX_INT32:
     raise ValueError(

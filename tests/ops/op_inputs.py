@@ -11,6 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dreamjax.ops import composite as composite_lib
+from dreamjax.ops import hash_encode as hash_encode_lib
+from dreamjax.ops import hash_mlp as hash_mlp_lib
+from dreamjax.ops import march as march_lib
+from dreamjax.ops import mlp as mlp_lib
+
 PLACES = ("inside", "border", "outside")
 
 
@@ -148,27 +154,27 @@ def second(function):
   return jax.jit(run)
 
 
-# Of function(table, weights, position, grid), one of `hash_mlp`'s.
+# Of function(table, weights, position), one of `hash_mlp`'s.
 
 
-def output(function, grid):
+def output(function):
   """Function: outputs, and gradients of the table and the weights."""
 
   def run(table, weights, position, cotangent, _):
     result, pull = jax.vjp(
-        lambda t, w: function(t, w, position, grid), table, weights
+        lambda t, w: function(t, w, position), table, weights
     )
     return result, *pull(cotangent)
 
   return jax.jit(run)
 
 
-def slope(function, grid):
+def slope(function):
   """Function: outputs, slope, and their gradients together."""
 
   def run(table, weights, position, *cotangents):
     results, pull = jax.vjp(
-        lambda t, w: function(t, w, position, grid), table, weights
+        lambda t, w: function(t, w, position), table, weights
     )
     return *results, *pull(cotangents)
 
@@ -211,3 +217,45 @@ def assert_same_samples(actual, expected):
   np.testing.assert_allclose(
       actual.distance, expected.distance, rtol=1e-6, atol=atol
   )
+
+
+# Every operation, with and without derivatives.
+GRID = hash_encode_lib.make_grid(2, 4, 8, 5, 24, smoothstep=True)
+SIZES = (8, 16, 4)
+COPIES = 2  # along the leading axis of all arguments
+
+_encode = functools.partial(hash_encode_lib.hash_encode, grid=GRID)
+_march = functools.partial(
+    march_lib.march, step=1 / 16, bound=1.0, max_samples=300
+)
+# {name: (what is computed of it, the operation, arguments)}.
+OPERATIONS = {
+    "hash_encode": (first, _encode, hash_encode(GRID, 17, (COPIES,))),
+    "hash_encode, second order": (
+        second,
+        _encode,
+        hash_encode(GRID, 17, (COPIES,)),
+    ),
+    "mlp": (first, mlp_lib.mlp, mlp(SIZES, 17, (COPIES,))),
+    "mlp, second order": (second, mlp_lib.mlp, mlp(SIZES, 17, (COPIES,))),
+    "hash_mlp": (
+        output,
+        functools.partial(hash_mlp_lib.hash_mlp, grid=GRID),
+        hash_mlp(GRID, SIZES, 17, (COPIES,)),
+    ),
+    "hash_mlp_slope": (
+        slope,
+        functools.partial(hash_mlp_lib.hash_mlp_slope, grid=GRID),
+        hash_mlp(GRID, SIZES, 17, (COPIES,)),
+    ),
+    "composite": (
+        render,
+        composite_lib.composite,
+        composite(9, batch=(COPIES,)),
+    ),
+    "march": (
+        jax.jit,
+        _march,
+        (*rays(9, (COPIES,)), occupancy(batch=(COPIES,))),
+    ),
+}

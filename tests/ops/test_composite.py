@@ -154,12 +154,6 @@ def test_batch_axes_and_vmap_equal_one_call_each(assert_close):
   assert_close(composite(*arrays), whole[:3])
 
 
-def test_pmap_equals_vmap(assert_close):
-  arrays = op_inputs.composite(10, batch=(2,))
-  run = op_inputs.render(composite_lib.composite)
-  assert_close(jax.pmap(run)(*arrays), jax.vmap(run)(*arrays))
-
-
 def test_a_scan_over_steps_differentiates():
   density, value, width, offset = op_inputs.composite(10)
 

@@ -195,12 +195,6 @@ def test_a_table_that_a_vmap_shares_gets_the_sum_of_gradients(assert_close):
   assert_close(gradients[:1], gradients[1:])
 
 
-def test_pmap_gives_each_device_its_own_points(assert_close):
-  arrays = op_inputs.hash_encode(GRID, 16, batch=(4,))
-  run = _first(he.hash_encode, GRID)
-  assert_close(jax.pmap(run)(*arrays), jax.vmap(run)(*arrays))
-
-
 def test_gradients_accumulate_in_a_scan_with_a_donated_table(assert_close):
   table, position, cotangent, _ = op_inputs.hash_encode(GRID, 64)
 

@@ -144,12 +144,6 @@ def test_batch_axes_and_vmap_equal_one_call_each():
     op_inputs.assert_same_samples(one, expected)
 
 
-def test_pmap_equals_vmap():
-  arrays = (*op_inputs.rays(20, batch=(4,)), op_inputs.occupancy(batch=(4,)))
-  expected = jax.vmap(_run())(*arrays)
-  op_inputs.assert_same_samples(jax.pmap(_run())(*arrays), expected)
-
-
 def test_no_gradient_flows_through_the_samples():
   rays, occupancy = op_inputs.rays(5), op_inputs.occupancy()
   distance = lambda origin: jnp.sum(
@@ -208,6 +202,16 @@ def _arguments(**changes):
         ({"max_samples": -1}, ValueError, "max_samples is -1"),
         ({"max_samples": 2**31}, ValueError, "max_samples is 2147483648"),
         ({"step": 1e-9}, ValueError, "march fewer rays"),
+        (
+            {
+                "origin": np.zeros((0, 3), "f4"),
+                "direction": np.zeros((0, 3), "f4"),
+                "jitter": np.zeros(0, "f4"),
+                "step": 1e-12,
+            },
+            ValueError,
+            "or in longer steps",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(changes, error, message):

@@ -159,12 +159,6 @@ def test_weights_that_a_vmap_shares_get_the_sum_of_gradients(assert_close):
   assert_close(*gradients)
 
 
-def test_pmap_gives_each_device_its_own_points(assert_close):
-  arrays = op_inputs.mlp(SIZES, 16, batch=(4,))
-  run = op_inputs.first(mlp_lib.mlp)
-  assert_close(jax.pmap(run)(*arrays), jax.vmap(run)(*arrays))
-
-
 @pytest.mark.parametrize("wrap", [jax.remat, lambda function: function])
 def test_normals_train_through_a_scan(wrap, assert_close):
   weights, x, cotangent, direction = op_inputs.mlp(SIZES, 64)

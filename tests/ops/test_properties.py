@@ -158,8 +158,8 @@ def _of_parts(table, weights, position, grid):
 
 
 def _slope_of_parts(table, weights, position, grid):
-  encoded = lambda x: _of_parts(table, weights, x, grid)
-  result, pull = jax.vjp(encoded, position)
+  run = lambda x: _of_parts(table, weights, x, grid)
+  result, pull = jax.vjp(run, position)
   return result, pull(jnp.zeros_like(result).at[..., 0].set(1.0))[0]
 
 
@@ -178,13 +178,17 @@ def test_hash_mlp_is_made_of_its_parts_and_one_level_is_its_definition(
   arrays = op_inputs.hash_mlp(
       grid, (grid.num_features, *widths), num_points, batch, seed, place
   )
-  plain = op_inputs.output(hash_mlp.hash_mlp, grid)(*arrays)
-  assert_close(plain, op_inputs.output(_of_parts, grid)(*arrays), 2e-5)
-  with_slope = op_inputs.slope(hash_mlp.hash_mlp_slope, grid)(*arrays)
+
+  def run(compute, function):
+    return compute(functools.partial(function, grid=grid))(*arrays)
+
+  plain = run(op_inputs.output, hash_mlp.hash_mlp)
+  assert_close(plain, run(op_inputs.output, _of_parts), 2e-5)
+  with_slope = run(op_inputs.slope, hash_mlp.hash_mlp_slope)
   np.testing.assert_array_equal(with_slope[0], plain[0])
   one = len(grid.sizes) == 1
   expected = hash_mlp.definition_slope if one else _slope_of_parts
-  assert_close(with_slope, op_inputs.slope(expected, grid)(*arrays), 2e-5)
+  assert_close(with_slope, run(op_inputs.slope, expected), 2e-5)
 
 
 @_settings(8)
