@@ -36,20 +36,20 @@ def _arrays(grid=GRID, sizes=SIZES, num_points=200, batch=(), seed=0):
   )
 
 
-def _output(function, grid=GRID):
+def _output(function, grid=GRID, count=None):
   """Function: outputs, and gradients of the table and the weights."""
   function = {"kernel": hm.hash_mlp, "definition": hm.definition}[function]
 
   def run(table, weights, position, cotangent, _):
     output, pull = jax.vjp(
-        lambda t, w: function(t, w, position, grid), table, weights
+        lambda t, w: function(t, w, position, grid, count), table, weights
     )
     return output, *pull(cotangent)
 
   return jax.jit(run)
 
 
-def _slope(function, grid=GRID):
+def _slope(function, grid=GRID, count=None):
   """Function: outputs, slope, and their gradients together."""
   function = {"kernel": hm.hash_mlp_slope, "definition": hm.definition_slope}[
       function
@@ -57,7 +57,7 @@ def _slope(function, grid=GRID):
 
   def run(table, weights, position, *cotangents):
     results, pull = jax.vjp(
-        lambda t, w: function(t, w, position, grid), table, weights
+        lambda t, w: function(t, w, position, grid, count), table, weights
     )
     return *results, *pull(cotangents)
 
@@ -85,6 +85,23 @@ def test_it_equals_the_definition(
   arrays = _arrays(grid, (2 * features, *hidden, 4))
   assert_close(order("kernel", grid)(*arrays),
                 order("definition", grid)(*arrays))
+
+
+@both
+@pytest.mark.parametrize("features", [4, 2], ids=["one pass", "the parts"])
+def test_points_not_in_use_give_nothing_and_get_nothing(
+    order, features, assert_close
+):
+  grid = GRID._replace(features=features)
+  count = jnp.array([-1, 150, 500], jnp.int32)
+  arrays = _arrays(grid, (2 * features, 16, 4), batch=(3,))
+  *others, v = arrays
+  results = order("kernel", grid, count)(*others, v.at[1, 150:].set(jnp.nan))
+  assert_close(results, order("definition", grid, count)(*arrays))
+  for result in results[:-2]:
+    assert (result[0] == 0).all() and (result[1, 150:] == 0).all()
+    assert (result[1, :150] != 0).any() and (result[2, 199] != 0).all()
+  assert (results[-2][0] == 0).all()
 
 
 def test_derivatives_equal_finite_differences_in_double_precision():
