@@ -30,7 +30,8 @@ def map_slots(function, count, slots, chunk, remember=()):
   chunk. Slots that fit into one chunk are computed at once and remembered.
 
   Args:
-    function: pytree of arrays with leading axis N -> another such pytree.
+    function: (pytree of arrays with leading axis N, how many of them are in
+      use i32[]) -> another such pytree.
     count: i32[], slots in use; they come first.
     slots: pytree of arrays of shape [M].
     chunk: slots at a time.
@@ -42,7 +43,7 @@ def map_slots(function, count, slots, chunk, remember=()):
   """
   size = jax.tree.leaves(slots)[0].shape[0]
   if size <= chunk:
-    return function(slots)
+    return function(slots, count)
   num_chunks = -(-size // chunk)
   split = lambda leaf: jnp.pad(leaf, (0, num_chunks * chunk - size)).reshape(
       num_chunks, chunk
@@ -53,16 +54,20 @@ def map_slots(function, count, slots, chunk, remember=()):
       prevent_cse=False,
       policy=jax.checkpoint_policies.save_only_these_names(*remember),
   )
-  def step(flag_and_part):
-    flag, part = flag_and_part
-    shapes = jax.eval_shape(function, part)
-    empty = lambda part: jax.tree.map(
+  def step(chunk_of_slots):
+    flag, *arguments = chunk_of_slots
+    shapes = jax.eval_shape(function, *arguments)
+    empty = lambda *_: jax.tree.map(
         lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes
     )
-    return lax.cond(flag, function, empty, part)
+    return lax.cond(flag, function, empty, *arguments)
 
-  flags = _for_any(chunk * jnp.arange(num_chunks, dtype=jnp.int32) < count)
-  parts = lax.map(step, (flags, jax.tree.map(split, slots)))
+  used = jnp.clip(
+      count - chunk * jnp.arange(num_chunks, dtype=jnp.int32), 0, chunk
+  )
+  parts = lax.map(
+      step, (_for_any(used > 0), jax.tree.map(split, slots), used)
+  )
   return jax.tree.map(
       lambda leaf: leaf.reshape((-1,) + leaf.shape[2:])[:size], parts
   )

@@ -99,12 +99,12 @@ def ray_jitter(key, indices, size):
   )(jnp.asarray(indices, jnp.int32))
 
 
-def _query(field, params, position, progress, with_normals):
+def _query(field, params, position, progress, with_normals, count):
   """Density f32[N], albedo f32[N, 3] and normal f32[N, 3] of points."""
   if not with_normals:
-    density, albedo = field.query(params, position, progress)
+    density, albedo = field.query(params, position, progress, count)
     return density, albedo, jnp.zeros_like(albedo)
-  density, albedo, slope = field.query_slope(params, position, progress)
+  density, albedo, slope = field.query_slope(params, position, progress, count)
   slope = ad_checkpoint.checkpoint_name(slope, _SLOPE)
   # Where the density is flat the normal fades to zero instead of spinning.
   length = lax.rsqrt(vectors.dot(slope, slope) + 1e-6)
@@ -130,12 +130,12 @@ def _render_rays(
   )
   middle = -jnp.sum(rays.origin * rays.direction, axis=-1)
 
-  def evaluate(slot):
-    distance, ray = slot
+  def evaluate(slots, count):
+    distance, ray = slots
     direction = rays.direction[ray]
     position = rays.origin[ray] + distance[:, None] * direction
     density, color, normal = _query(
-        field, params, position, progress, with_normals
+        field, params, position, progress, with_normals, count
     )
     if with_normals:
       lamp = jax.tree.map(lambda leaf: leaf[rays.view[ray]], light)

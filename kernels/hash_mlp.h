@@ -1,6 +1,7 @@
 // Hash encoding and a small network in one pass, for a CPU: what a call is.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "hash_grid.h"
@@ -10,16 +11,22 @@ namespace dreamjax {
 
 // With features E of hash_grid.h and outputs f of mlp.h, at B batches of N
 // points with O outputs,
-//   output = f(E(x)),  slope = d output_0 / dx.
+//   output = f(E(x)),  slope = d output_0 / dx
+// at the first count points of a batch; the others give 0 and get nothing back.
 // E has 4 or 8 features per level. What an operation does not read is null.
 struct HashMlp {
   HashGrid grid;
   Mlp mlp;                        // sizes, weights and partial sums
   const float* table;             // [B, T, F]
   const float* position;          // [B, N, 3]
+  const int32_t* count;           // [B]
   const float* cotangent;         // [B, N, O], of the output
   const float* slope_cotangent;   // [B, N, 3]
 };
+
+inline int64_t NumUsed(const HashMlp& h, int64_t batch) {
+  return std::clamp<int64_t>(h.count[batch], 0, h.mlp.num_points);
+}
 
 // Makes output and, unless it is null, slope.
 struct HashMlpValue : HashMlp {

@@ -24,6 +24,12 @@ constexpr int64_t kPart = 16 * kPoints;
 
 int64_t RoundUp(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
 
+// Zeros for the points [begin, end) of a batch that begins at `first`.
+void Clear(float* rows, int64_t width, int64_t first, int64_t begin,
+           int64_t end) {
+  std::fill(rows + (first + begin) * width, rows + (first + end) * width, 0.0f);
+}
+
 }  // namespace
 }  // namespace dreamjax
 
@@ -45,21 +51,27 @@ int64_t NumParts(const HashMlpScatter& call) {
 }
 
 void RunPart(const HashMlpValue& call, int64_t part, VectorUnit unit) {
-  const int64_t num_points = call.mlp.num_points;
-  const int64_t parts = RoundUp(num_points, kPart) / kPart;
-  const int64_t begin = part % parts * kPart;
-  DJ_ON_UNIT(unit, RunPoints(call, part / parts, begin,
-                             std::min(begin + kPart, num_points)));
+  const Mlp& m = call.mlp;
+  const int64_t parts = RoundUp(m.num_points, kPart) / kPart;
+  const int64_t batch = part / parts, begin = part % parts * kPart;
+  const int64_t end = std::min(begin + kPart, m.num_points);
+  const int64_t used = std::clamp(NumUsed(call, batch), begin, end);
+  DJ_ON_UNIT(unit, RunPoints(call, batch, begin, used));
+  Clear(call.output, Outputs(m), batch * m.num_points, used, end);
+  if (call.slope != nullptr) {
+    Clear(call.slope, 3, batch * m.num_points, used, end);
+  }
 }
 
 void RunPart(const HashMlpPull& call, int64_t part, VectorUnit unit) {
   const Mlp& m = call.mlp;
-  const int64_t size = RoundUp(
-      RoundUp(m.num_points, m.num_parts) / m.num_parts, kPoints);
-  const int64_t begin = std::min(part % m.num_parts * size, m.num_points);
-  DJ_ON_UNIT(unit, RunPoints(call, part / m.num_parts, begin,
-                             std::min(begin + size, m.num_points),
-                             m.partial + part * NumWeights(m)));
+  const int64_t batch = part / m.num_parts, used = NumUsed(call, batch);
+  const int64_t size =
+      RoundUp(RoundUp(used, m.num_parts) / m.num_parts, kPoints);
+  const int64_t begin = std::min(part % m.num_parts * size, used);
+  DJ_ON_UNIT(unit,
+             RunPoints(call, batch, begin, std::min(begin + size, used),
+                       m.partial + part * NumWeights(m)));
 }
 
 void RunPart(const HashMlpScatter& call, int64_t part, VectorUnit unit) {

@@ -19,8 +19,9 @@ struct HashMlpAttributes {
 
 // Sizes and buffers of a call; an absent one is null.
 bool MakeHashMlp(const HashMlpAttributes& a, const F32& table,
-                 const F32& weight, const F32& position, const F32* cotangent,
-                 const F32* slope_cotangent, HashMlp& h) {
+                 const F32& weight, const F32& position, const I32& count,
+                 const F32* cotangent, const F32* slope_cotangent,
+                 HashMlp& h) {
   const GridAttributes grid = {a.scales,      a.resolutions, a.offsets,
                                a.level_sizes, a.features,    a.smoothstep};
   Mlp& m = h.mlp;
@@ -32,13 +33,14 @@ bool MakeHashMlp(const HashMlpAttributes& a, const F32& table,
   m.partial = nullptr;
   h.table = table.typed_data();
   h.position = position.typed_data();
+  h.count = count.typed_data();
   h.cotangent = cotangent == nullptr ? nullptr : cotangent->typed_data();
   h.slope_cotangent =
       slope_cotangent == nullptr ? nullptr : slope_cotangent->typed_data();
   const int64_t points = m.num_batches * m.num_points;
   return h.grid.num_features % 4 == 0 &&
          h.grid.num_levels * h.grid.num_features == Inputs(m) &&
-         Has(position, 3 * points) &&
+         Has(position, 3 * points) && Has(count, m.num_batches) &&
          Has(weight, m.num_batches * NumWeights(m)) &&
          Has(table, m.num_batches * h.grid.num_entries *
                         h.grid.num_features) &&
@@ -48,9 +50,9 @@ bool MakeHashMlp(const HashMlpAttributes& a, const F32& table,
 
 ffi::Error RunHashMlp(ffi::ThreadPool& pool, const HashMlpAttributes& a,
                       const F32& table, const F32& weight, const F32& position,
-                      F32Out& output, F32Out* slope) {
+                      const I32& count, F32Out& output, F32Out* slope) {
   HashMlpValue h;
-  if (!MakeHashMlp(a, table, weight, position, nullptr, nullptr, h)) {
+  if (!MakeHashMlp(a, table, weight, position, count, nullptr, nullptr, h)) {
     return Misfit();
   }
   const int64_t points = h.mlp.num_batches * h.mlp.num_points;
@@ -65,12 +67,12 @@ ffi::Error RunHashMlp(ffi::ThreadPool& pool, const HashMlpAttributes& a,
 
 ffi::Error PullHashMlp(ffi::ThreadPool& pool, const HashMlpAttributes& a,
                        const F32& table, const F32& weight,
-                       const F32& position, const F32& cotangent,
-                       const F32* slope_cotangent, F32Out& gradient,
-                       F32Out& partial, F32Out& pull) {
+                       const F32& position, const I32& count,
+                       const F32& cotangent, const F32* slope_cotangent,
+                       F32Out& gradient, F32Out& partial, F32Out& pull) {
   HashMlpPull h;
-  if (!MakeHashMlp(a, table, weight, position, &cotangent, slope_cotangent,
-                   h)) {
+  if (!MakeHashMlp(a, table, weight, position, count, &cotangent,
+                   slope_cotangent, h)) {
     return Misfit();
   }
   Mlp& m = h.mlp;
@@ -95,31 +97,31 @@ ffi::Error PullHashMlp(ffi::ThreadPool& pool, const HashMlpAttributes& a,
 
 template <class Exec>
 ffi::Error HashMlpRun(Exec exec, HashMlpAttributes a, F32 table, F32 weight,
-                      F32 position, F32Out output) {
-  return RunHashMlp(exec, a, table, weight, position, output, nullptr);
+                      F32 position, I32 count, F32Out output) {
+  return RunHashMlp(exec, a, table, weight, position, count, output, nullptr);
 }
 
 template <class Exec>
 ffi::Error HashMlpRunSlope(Exec exec, HashMlpAttributes a, F32 table,
-                           F32 weight, F32 position, F32Out output,
+                           F32 weight, F32 position, I32 count, F32Out output,
                            F32Out slope) {
-  return RunHashMlp(exec, a, table, weight, position, output, &slope);
+  return RunHashMlp(exec, a, table, weight, position, count, output, &slope);
 }
 
 template <class Exec>
 ffi::Error HashMlpPullBack(Exec exec, HashMlpAttributes a, F32 table,
-                           F32 weight, F32 position, F32 cotangent,
+                           F32 weight, F32 position, I32 count, F32 cotangent,
                            F32Out gradient, F32Out partial, F32Out pull) {
-  return PullHashMlp(exec, a, table, weight, position, cotangent, nullptr,
-                     gradient, partial, pull);
+  return PullHashMlp(exec, a, table, weight, position, count, cotangent,
+                     nullptr, gradient, partial, pull);
 }
 
 template <class Exec>
 ffi::Error HashMlpPullSlope(Exec exec, HashMlpAttributes a, F32 table,
-                            F32 weight, F32 position, F32 cotangent,
+                            F32 weight, F32 position, I32 count, F32 cotangent,
                             F32 slope_cotangent, F32Out gradient,
                             F32Out partial, F32Out pull) {
-  return PullHashMlp(exec, a, table, weight, position, cotangent,
+  return PullHashMlp(exec, a, table, weight, position, count, cotangent,
                      &slope_cotangent, gradient, partial, pull);
 }
 

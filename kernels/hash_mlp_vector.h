@@ -452,7 +452,7 @@ void PrepareBlock(const HashMlp& h, const Level& level, const float* entries,
 void RunLevel(const HashMlpScatter& h, int64_t batch, int l) {
   const Level& level = h.grid.level[l];
   const int features = h.grid.num_features;
-  const int64_t num_points = h.mlp.num_points;
+  const int64_t num_points = h.mlp.num_points, used = NumUsed(h, batch);
   float* entries =
       h.table_gradient +
       (batch * h.grid.num_entries + level.offset) * features;
@@ -463,21 +463,21 @@ void RunLevel(const HashMlpScatter& h, int64_t batch, int l) {
       a + h.mlp.num_batches * h.grid.num_levels * num_points * features;
   const auto rows_at = [&](int64_t i) {
     return Rows{batch * num_points + i, static_cast<int>(std::min<int64_t>(
-                                            kPoints, num_points - i))};
+                                            kPoints, used - i))};
   };
   const bool with_slope = h.slope_cotangent != nullptr;
   const auto cells = std::make_unique<Cells[]>(2);
-  if (num_points > 0) PrepareBlock(h, level, entries, rows_at(0), cells[0]);
-  for (int64_t i = 0; i < num_points; i += kPoints) {
+  if (used > 0) PrepareBlock(h, level, entries, rows_at(0), cells[0]);
+  for (int64_t i = 0; i < used; i += kPoints) {
     const Cells& now = cells[i / kPoints % 2];
-    if (i + kPoints < num_points) {
+    if (i + kPoints < used) {
       PrepareBlock(h, level, entries, rows_at(i + kPoints),
                    cells[(i / kPoints + 1) % 2]);
     }
     const float* block_a = a + i * features;
     const float* block_b = b + i * features;
     alignas(64) float last[2][8 * kPoints];
-    const int64_t count = std::min<int64_t>(kPoints, num_points - i);
+    const int64_t count = std::min<int64_t>(kPoints, used - i);
     if (count < kPoints) {
       std::fill(last[0], last[0] + 8 * kPoints, 0.0f);
       std::fill(last[1], last[1] + 8 * kPoints, 0.0f);

@@ -20,7 +20,7 @@ def waves(scale, slots):
 
 def mapped(scale, count, chunk, remember=()):
   return chunks.map_slots(
-      lambda slots: waves(scale, slots), count, SLOTS, chunk, remember
+      lambda slots, _: waves(scale, slots), count, SLOTS, chunk, remember
   )
 
 
@@ -41,6 +41,17 @@ def test_chunks_without_a_used_slot_are_zero(count):
   assert (phase[used:] == 0).all() and (pair[used:] == 0).all()
 
 
+@pytest.mark.parametrize(
+    "chunk, want", [(100, [9]), (23, [9]), (8, [8, 1, 0]), (9, [9, 0, 0])]
+)
+def test_function_knows_how_many_slots_are_used(chunk, want):
+  result = chunks.map_slots(
+      lambda slots, count: jnp.broadcast_to(count, slots[0].shape),
+      jnp.int32(9), SLOTS, chunk,
+  )
+  assert result[::chunk].tolist() == want
+
+
 @pytest.mark.parametrize("remember", [(), ("phase",)])
 def test_gradient_is_that_of_the_used_slots(remember):
   total = lambda scale: sum(
@@ -57,7 +68,7 @@ def test_gradient_is_that_of_the_used_slots(remember):
 def test_chunk_that_any_prompt_uses_is_computed_once_for_all():
   calls = []
 
-  def function(slots):
+  def function(slots, _):
     jax.debug.callback(lambda place: calls.append(1), slots[0][0])
     return slots[0]
 

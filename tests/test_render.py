@@ -34,7 +34,7 @@ compiled = jax.jit(render_lib.render, static_argnames=STATIC)
 def ball(steepness=60.0, peak=200.0):
   """A soft-edged ball; params = (radius, red, green, blue)."""
 
-  def query(params, position, progress):
+  def query(params, position, progress, count=None):
     del progress
     radius = jnp.sqrt(jnp.sum(position**2, axis=-1) + 1e-12)
     inside = jax.nn.sigmoid(steepness * (params[0] - radius))
@@ -50,7 +50,7 @@ BALL = jnp.array([0.5, 0.9, 0.2, 0.1])
 def fog():
   """Density params[0] everywhere; white."""
 
-  def query(params, position, progress):
+  def query(params, position, progress, count=None):
     del progress
     return (
         jnp.broadcast_to(params[0], position.shape[:1]),
@@ -176,7 +176,7 @@ def test_surface_seen_from_behind_is_an_orientation_loss():
   def shell(outwards):
     """Matter between 0.6 and 0.9 that thickens outwards or inwards."""
 
-    def query(params, position, progress):
+    def query(params, position, progress, count=None):
       del params, progress
       radius = jnp.linalg.norm(position, axis=-1)
       slope = (radius - 0.5) if outwards else (1.0 - radius)

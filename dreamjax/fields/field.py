@@ -19,9 +19,11 @@ class Field(NamedTuple):
   Attributes:
     init: key -> params, a dict with the entry "network" and, where there is
       one, "table"; so each can have its own learning rate.
-    query: (params, position f32[N, 3], progress f32[]) -> (density f32[N] in
-      1/unit, >= 0; albedo f32[N, 3], linear RGB in [0, 1]). Points are
-      independent of each other, and twice differentiable in reverse mode.
+    query: (params, position f32[N, 3], progress f32[], count i32[] or None)
+      -> (density f32[N] in 1/unit, >= 0; albedo f32[N, 3], linear RGB in
+      [0, 1]). Points are independent of each other, and twice differentiable
+      in reverse mode. A field may make it short with points from number
+      `count` on, which then get any finite density and albedo.
     query_slope: the same arguments -> (density, albedo, slope f32[N, 3] in
       1/unit^2: the derivative of each density by its position). Once
       differentiable by params.
@@ -106,9 +108,9 @@ def with_slope(query):
     Function of the same arguments.
   """
 
-  def query_slope(params, position, progress):
+  def query_slope(params, position, progress, count=None):
     result, pull, albedo = jax.vjp(
-        lambda position: query(params, position, progress),
+        lambda position: query(params, position, progress, count),
         position,
         has_aux=True,
     )

@@ -80,22 +80,24 @@ def make(config, bound):
     variables = network.init(key_network, gain)
     return {"table": table, "network": variables["params"]}
 
-  def run(function, params, position, progress):
+  def run(function, params, position, progress, count):
     weights = network.apply(
         {"params": params["network"]}, _gain(config, progress)
     )
     place = position / (2 * bound) + 0.5
-    return function(params["table"], weights, place, grid)
+    return function(params["table"], weights, place, grid, count)
 
-  def query(params, position, progress):
-    raw = run(hash_mlp.hash_mlp, params, position, progress)
+  def query(params, position, progress, count=None):
+    raw = run(hash_mlp.hash_mlp, params, position, progress, count)
     return (
         field.density(raw[:, 0], position, config),
         jax.nn.sigmoid(raw[:, 1:]),
     )
 
-  def query_slope(params, position, progress):
-    raw, slope = run(hash_mlp.hash_mlp_slope, params, position, progress)
+  def query_slope(params, position, progress, count=None):
+    raw, slope = run(
+        hash_mlp.hash_mlp_slope, params, position, progress, count
+    )
     density, slope = field.density_slope(
         raw[:, 0], slope / (2 * bound), position, config
     )

@@ -64,7 +64,8 @@ def make(config, bound):
     encoding = jnp.zeros((1, 6 * config.frequencies), jnp.float32)
     return {"network": network.init(key, encoding)["params"]}
 
-  def query(params, position, progress):
+  def query(params, position, progress, count=None):
+    del count  # XLA computes all or nothing.
     variance = schedules.value(config.ipe_variance, progress)
     encoding = encode(position, variance, config.frequencies)
     raw = network.apply({"params": params["network"]}, encoding)

@@ -1,6 +1,7 @@
 """Hash encoding and network in one pass, with the slope that normals need.
 
-Notation: N points, L levels, F features per level, T table entries, O outputs.
+Notation: N points, of which the first may be all that is in use, L levels, F
+features per level, T table entries, O outputs.
 
 On a CPU the pass is a kernel: features, their derivatives and hidden layers
 of a block of points never leave the core's cache, and the hidden layers are
@@ -29,7 +30,7 @@ from dreamjax.ops import kernels
 from dreamjax.ops import mlp
 
 
-def hash_mlp(table, weights, position, grid):
+def hash_mlp(table, weights, position, grid, count=None):
   """Outputs of a network at the hash encoding of points.
 
   Args:
@@ -37,19 +38,21 @@ def hash_mlp(table, weights, position, grid):
     weights: matrices, see `mlp.mlp`; the first one has L F rows.
     position: f32[..., N, 3], see `hash_encode.hash_encode`.
     grid: hash_encode.HashGrid.
+    count: i32[...], points in use; they come first. None for all.
   Returns:
-    f32[..., N, O]. Differentiable twice in reverse mode.
+    f32[..., N, O], 0 for points not in use. Differentiable twice in reverse
+    mode.
   Raises:
-    TypeError: a dtype is not float32.
+    TypeError: a dtype is not float32, or that of `count` not int32.
     ValueError: there is no matrix, or a shape does not fit.
   """
-  weights = _check("hash_mlp", table, weights, position, grid)
-  if not _fits(weights, grid):
-    return _compose(table, weights, position, grid)
-  return _output(table, weights, position, grid)
+  arrays = _check("hash_mlp", table, weights, position, count, grid)
+  if not _fits(arrays[1], grid):
+    return _compose(*arrays, grid)
+  return _output(*arrays, grid)
 
 
-def hash_mlp_slope(table, weights, position, grid):
+def hash_mlp_slope(table, weights, position, grid, count=None):
   """`hash_mlp`, and the derivative of the first output.
 
   Args:
@@ -57,34 +60,45 @@ def hash_mlp_slope(table, weights, position, grid):
     weights: as well.
     position: as well.
     grid: as well.
+    count: as well.
   Returns:
-    outputs f32[..., N, O]; slope f32[..., N, 3], d output_0 / d position.
-    Both differentiable in reverse mode.
+    outputs f32[..., N, O]; slope f32[..., N, 3], d output_0 / d position; 0
+    for points not in use. Both differentiable in reverse mode.
   Raises:
-    TypeError: a dtype is not float32.
+    TypeError: a dtype is not float32, or that of `count` not int32.
     ValueError: there is no matrix, or a shape does not fit.
   """
-  weights = _check("hash_mlp_slope", table, weights, position, grid)
-  if not _fits(weights, grid):
-    return _compose_slope(table, weights, position, grid)
-  return _slope(table, weights, position, grid)
+  arrays = _check("hash_mlp_slope", table, weights, position, count, grid)
+  if not _fits(arrays[1], grid):
+    return _compose_slope(*arrays, grid)
+  return _slope(*arrays, grid)
 
 
-def definition(table, weights, position, grid):
+def definition(table, weights, position, grid, count=None):
   """`hash_mlp` in jax.numpy: specification and oracle."""
   feature = hash_encode.definition(table, position, grid)
-  return mlp.definition(weights, feature)
+  output = mlp.definition(weights, feature)
+  return output if count is None else _of_used(output, count)
 
 
-def definition_slope(table, weights, position, grid):
+def definition_slope(table, weights, position, grid, count=None):
   """`hash_mlp_slope` in jax.numpy: specification and oracle."""
   return _with_slope(
-      lambda position: definition(table, weights, position, grid), position
+      lambda position: definition(table, weights, position, grid, count),
+      position,
+      count,
   )
 
 
-def _check(op, table, weights, position, grid):
-  """The weights as a tuple, if the arguments fit."""
+def _of_used(array, count):
+  """f32[..., N, K], 0 behind the first `count` of N."""
+  slot = jnp.arange(array.shape[-2], dtype=jnp.int32)
+  used = slot < jnp.asarray(count)[..., None]
+  return jnp.where(used[..., None], array, 0.0)
+
+
+def _check(op, table, weights, position, count, grid):
+  """(table, weights, position, count) as a kernel wants them, if they fit."""
   hash_encode.check_grid(op, grid)
   weights = tuple(weights)
   if not weights:
@@ -98,8 +112,11 @@ def _check(op, table, weights, position, grid):
           f"weights[{i}]": (weight, "float32", names[i : i + 2])
           for i, weight in enumerate(weights)
       },
+      **({} if count is None else {"count": (count, "int32", ())}),
   )
-  return weights
+  if count is None:
+    count = jnp.full(position.shape[:-2], position.shape[-2], jnp.int32)
+  return table, weights, position, count
 
 
 def _fits(weights, grid):
@@ -107,37 +124,41 @@ def _fits(weights, grid):
   return grid.features % 4 == 0 and mlp.fits(weights)
 
 
-def _with_slope(function, position):
+def _with_slope(function, position, count):
   """A function's outputs, and the derivative of the first."""
   output, pull = jax.vjp(function, position)
   # Points do not know each other, so one pull gives the slope at all of them.
   first = jnp.zeros_like(output).at[..., 0].set(1.0)
-  return output, pull(first)[0]
+  slope = pull(first)[0]
+  # It is 0 there already; but neither may its cotangent be looked at.
+  return output, slope if count is None else _of_used(slope, count)
 
 
-def _compose(table, weights, position, grid):
+def _compose(table, weights, position, count, grid):
   """`hash_mlp`, made of the kernels of its parts."""
-  return mlp.mlp(weights, hash_encode.hash_encode(table, position, grid))
+  feature = hash_encode.hash_encode(table, position, grid)
+  return _of_used(mlp.mlp(weights, feature), count)
 
 
-def _compose_slope(table, weights, position, grid):
+def _compose_slope(table, weights, position, count, grid):
   return _with_slope(
-      lambda position: _compose(table, weights, position, grid), position
+      lambda position: _compose(table, weights, position, count, grid),
+      position,
+      count,
   )
 
 
-def _call(target, define, results, table, weights, position, *arrays, grid):
+def _call(target, define, results, table, weights, *arrays, grid):
   """Runs a kernel.
 
   Args:
     target: what follows "dreamjax_hash_mlp" in its name.
-    define: function of (table, weights, position, *arrays) that returns a
-      tuple of the same results.
+    define: function of (table, weights, *arrays) that returns a tuple of the
+      same results.
     results: list of shapes, batch axes included.
     table: as for `hash_mlp`.
     weights: as well.
-    position: as well.
-    *arrays: cotangents.
+    *arrays: positions, count and cotangents.
     grid: as well.
   Returns:
     Tuple of arrays.
@@ -150,7 +171,6 @@ def _call(target, define, results, table, weights, position, *arrays, grid):
       tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in results),
       table,
       mlp.flat(weights),
-      position,
       *arrays,
       scales=np.asarray(grid.scales, np.float32),
       resolutions=np.asarray(grid.resolutions, np.int32),
@@ -162,14 +182,16 @@ def _call(target, define, results, table, weights, position, *arrays, grid):
   )
 
 
-def _gradient(target, function, table, weights, position, cotangents, grid):
+def _gradient(
+    target, function, table, weights, position, count, cotangents, grid
+):
   """Gradients of the table and the weights, for outputs and maybe slope."""
   batch, num_points = position.shape[:-2], position.shape[-2]
   parts = mlp.num_parts(weights, num_points)
 
-  def define(table, weights, position, *cotangents):
+  def define(table, weights, position, count, *cotangents):
     pull = jax.vjp(
-        lambda table, weights: function(table, weights, position, grid),
+        lambda table, weights: function(table, weights, position, count, grid),
         table,
         weights,
     )[1]
@@ -193,6 +215,7 @@ def _gradient(target, function, table, weights, position, cotangents, grid):
       table,
       weights,
       position,
+      count,
       *cotangents,
       grid=grid,
   )
@@ -206,8 +229,8 @@ def _filled(cotangent):
   return cotangent
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _output(table, weights, position, grid):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _output(table, weights, position, count, grid):
   return _call(
       "",
       lambda *arrays: (_compose(*arrays, grid),),
@@ -215,12 +238,13 @@ def _output(table, weights, position, grid):
       table,
       weights,
       position,
+      count,
       grid=grid,
   )[0]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _slope(table, weights, position, grid):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _slope(table, weights, position, count, grid):
   return _call(
       "_slope",
       lambda *arrays: _compose_slope(*arrays, grid),
@@ -228,6 +252,7 @@ def _slope(table, weights, position, grid):
       table,
       weights,
       position,
+      count,
       grid=grid,
   )
 
@@ -235,13 +260,12 @@ def _slope(table, weights, position, grid):
 def _forward(function):
   """The forward rule of `_output` or `_slope`."""
 
-  def forward(table, weights, position, grid):
+  def forward(table, weights, position, count, grid):
     # Positions are hardly ever trained. Where they are, and where a gradient
     # is differentiated once more, the parts' own kernels are as good.
     moves = position.perturbed
-    table, weights, position = mlp.values(table, weights, position)
-    residual = (table, weights, position, () if moves else None)
-    return function(table, weights, position, grid), residual
+    arrays = mlp.values(table, weights, position, count)
+    return function(*arrays, grid), (arrays, () if moves else None)
 
   return forward
 
@@ -250,7 +274,7 @@ def _backward(target, function):
   """The backward rule: all cotangents at once."""
 
   def backward(grid, residual, cotangents):
-    table, weights, position, moves = residual
+    (table, weights, position, count), moves = residual
     cotangents = jax.tree.map(
         _filled,
         cotangents,
@@ -259,31 +283,41 @@ def _backward(target, function):
         ),
     )
     if moves is not None:
-      composed = lambda *arrays: function(*arrays, grid)
-      return jax.vjp(composed, table, weights, position)[1](cotangents)
+      composed = lambda *arrays: function(*arrays, count, grid)
+      pull = jax.vjp(composed, table, weights, position)[1]
+      return *pull(cotangents), None
     return *_first_order(target, function, grid)(
-        table, weights, position, cotangents
-    ), None
+        table, weights, position, count, cotangents
+    ), None, None
 
   return backward
 
 
 def _first_order(target, function, grid):
-  """(table, weights, position, cotangents) -> gradients of table, weights."""
+  """Function of (table, weights, position, count, cotangents).
+
+  It returns the gradients of table and weights.
+  """
 
   @jax.custom_vjp
-  def gradient(table, weights, position, cotangents):
+  def gradient(table, weights, position, count, cotangents):
     arrays = cotangents if isinstance(cotangents, tuple) else (cotangents,)
-    return _gradient(target, function, table, weights, position, arrays, grid)
+    return _gradient(
+        target, function, table, weights, position, count, arrays, grid
+    )
 
-  def define(table, weights, position, cotangents):
-    composed = lambda table, weights: function(table, weights, position, grid)
-    return jax.vjp(composed, table, weights)[1](cotangents)
+  def backward(arrays, second):
+    table, weights, position, count, cotangents = arrays
 
-  gradient.defvjp(
-      lambda *arrays: (gradient(*arrays), arrays),
-      lambda arrays, cotangents: jax.vjp(define, *arrays)[1](cotangents),
-  )
+    def define(table, weights, position, cotangents):
+      composed = lambda *params: function(*params, position, count, grid)
+      return jax.vjp(composed, table, weights)[1](cotangents)
+
+    pull = jax.vjp(define, table, weights, position, cotangents)[1]
+    *others, by_cotangents = pull(second)
+    return *others, None, by_cotangents
+
+  gradient.defvjp(lambda *arrays: (gradient(*arrays), arrays), backward)
   return gradient
 
 

@@ -38,6 +38,7 @@ struct Numbers {
     m.weight = weight.data();
     h.table = table.data();
     h.position = position.data();
+    h.count = count;
     h.cotangent = cotangent.data();
     h.slope_cotangent = slope_cotangent.data();
   }
@@ -73,6 +74,8 @@ struct Numbers {
   }
 
   HashMlp h;
+  // What is beyond the points is not there; of the last block a part is used.
+  int32_t count[2] = {kNumPoints + 7, 2000};
   std::vector<float> table, weight, position, cotangent, slope_cotangent;
 };
 

@@ -53,6 +53,13 @@ CALLS = {
         "position": _zeros(5, 3),
         "grid": GRID,
     },
+    hash_mlp.hash_mlp_slope: {
+        "table": _zeros(GRID.num_entries, 4),
+        "weights": [_zeros(8, 3), _zeros(3, 2)],
+        "position": _zeros(5, 3),
+        "grid": GRID,
+        "count": _zeros(dtype="i4"),
+    },
     composite.composite: {
         "density": _zeros(8),
         "value": _zeros(8, 3),

@@ -21,17 +21,19 @@ def _arrays(grid=GRID, sizes=SIZES, num_points=200, batch=()):
   return op_inputs.hash_mlp(grid, sizes, num_points, batch)
 
 
-def _output(name, grid=GRID):
+def _output(name, grid=GRID, count=None):
   functions = {"kernel": hm.hash_mlp, "definition": hm.definition}
-  return op_inputs.output(functools.partial(functions[name], grid=grid))
+  run = functools.partial(functions[name], grid=grid, count=count)
+  return op_inputs.output(run)
 
 
-def _slope(name, grid=GRID):
+def _slope(name, grid=GRID, count=None):
   functions = {
       "kernel": hm.hash_mlp_slope,
       "definition": hm.definition_slope,
   }
-  return op_inputs.slope(functools.partial(functions[name], grid=grid))
+  run = functools.partial(functions[name], grid=grid, count=count)
+  return op_inputs.slope(run)
 
 
 both = pytest.mark.parametrize("order", [_output, _slope])
@@ -55,6 +57,23 @@ def test_it_equals_the_definition(
   arrays = _arrays(grid, (2 * features, *hidden, 4))
   assert_close(order("kernel", grid)(*arrays),
                 order("definition", grid)(*arrays))
+
+
+@both
+@pytest.mark.parametrize("features", [4, 2], ids=["one pass", "the parts"])
+def test_points_not_in_use_give_nothing_and_get_nothing(
+    order, features, assert_close
+):
+  grid = GRID._replace(features=features)
+  count = jnp.array([-1, 150, 500], jnp.int32)
+  arrays = _arrays(grid, (2 * features, 16, 4), batch=(3,))
+  *others, v = arrays
+  results = order("kernel", grid, count)(*others, v.at[1, 150:].set(jnp.nan))
+  assert_close(results, order("definition", grid, count)(*arrays))
+  for result in results[:-2]:
+    assert (result[0] == 0).all() and (result[1, 150:] == 0).all()
+    assert (result[1, :150] != 0).any() and (result[2, 199] != 0).all()
+  assert (results[-2][0] == 0).all()
 
 
 def test_derivatives_equal_finite_differences_in_double_precision():

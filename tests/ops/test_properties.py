@@ -153,12 +153,14 @@ def test_mlp_is_its_definition_and_homogeneous(
   np.testing.assert_array_equal(run(weights, 2 * x, *rest)[0], 2 * results[0])
 
 
-def _of_parts(table, weights, position, grid):
-  return mlp.mlp(weights, hash_encode.hash_encode(table, position, grid))
+def _of_parts(table, weights, position, grid, count):
+  result = mlp.mlp(weights, hash_encode.hash_encode(table, position, grid))
+  used = np.arange(position.shape[-2]) < count[..., None]
+  return jnp.where(used[..., None], result, 0.0)
 
 
-def _slope_of_parts(table, weights, position, grid):
-  run = lambda x: _of_parts(table, weights, x, grid)
+def _slope_of_parts(table, weights, position, grid, count):
+  run = lambda x: _of_parts(table, weights, x, grid, count)
   result, pull = jax.vjp(run, position)
   return result, pull(jnp.zeros_like(result).at[..., 0].set(1.0))[0]
 
@@ -178,9 +180,12 @@ def test_hash_mlp_is_made_of_its_parts_and_one_level_is_its_definition(
   arrays = op_inputs.hash_mlp(
       grid, (grid.num_features, *widths), num_points, batch, seed, place
   )
+  # From none to more than there are.
+  count = np.random.default_rng(seed).integers(-1, num_points + 3, batch, "i4")
 
   def run(compute, function):
-    return compute(functools.partial(function, grid=grid))(*arrays)
+    bound = functools.partial(function, grid=grid, count=count)
+    return compute(bound)(*arrays)
 
   plain = run(op_inputs.output, hash_mlp.hash_mlp)
   assert_close(plain, run(op_inputs.output, _of_parts), 2e-5)
