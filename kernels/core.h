@@ -93,6 +93,7 @@ cudaError_t ForEach(cudaStream_t stream, int64_t n, const F& f) {
   return cudaGetLastError();
 }
 
+// Looks at every slot: how many are used is known on the device alone.
 template <class Call, class Clear>
 struct IfFree {
   Call call;

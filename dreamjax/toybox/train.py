@@ -70,7 +70,7 @@ def main(argv):
         "pictures": flags.FLAGS.pictures,
         "config": _seen(config),
     } | (
-        {"start_from": workdir.fingerprint(start)}
+        {"start_from": workdir.fingerprint(*weights.locate(start))}
         if start
         else {"vae_steps": flags.FLAGS.vae_steps}
     ))
@@ -150,10 +150,13 @@ def claim(folder: pathlib.Path, record: dict[str, Any]) -> None:
 
 
 def initial(start: str | None, seed: int) -> dict[str, Any]:
-  """Parameters to start from: random ones, or those of a model folder.
+  """Parameters to start from: random ones, or those of a finished prior.
 
+  Args:
+    start: its name, as weights.load takes it; none for random ones.
+    seed: of random ones.
   Raises:
-    tensors.WeightsError: the folder is unusable, or of another shape.
+    tensors.WeightsError: the prior is unusable, or of another shape.
   """
   if not start:
     return jax.jit(prior.MODEL.init)(random.key(seed))
