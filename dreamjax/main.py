@@ -6,6 +6,7 @@ from typing import Sequence
 
 from dreamjax import allocator
 from dreamjax import commands
+from dreamjax import compiler
 from dreamjax import options as options_lib
 
 _VERBS = {
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       return commands.OK
     options = options_lib.parse(argv, list(_VERBS))
     allocator.keep_freed_memory(large=False)
+    # A plan counts what compiling takes.
+    compiler.configure(keep=options.verb != "plan")
     return _VERBS[options.verb](options)
   except options_lib.InputError as error:
     print(f"dreamjax: {error}", file=sys.stderr)

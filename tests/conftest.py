@@ -1,4 +1,7 @@
-"""Settings of all tests: CPU, eight virtual devices, no silent promotion."""
+"""Settings of all tests: CPU, eight virtual devices, no silent promotion.
+
+The processes of a test run share compiled programs, and so do later runs.
+"""
 
 import os
 import pathlib
@@ -10,7 +13,17 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_force_host_platform_device_count=8"
 )
 
+_PROGRAMS = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "programs"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_PROGRAMS))
+os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(2**30))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
 # pylint: disable=g-import-not-at-top
+from dreamjax import compiler
+
+# As the command does it: a test may go on with what a command began.
+compiler.configure(keep=False)
+
 import jax
 import pytest
 

@@ -10,7 +10,7 @@ import dreamjax
 # A name stands for the module or for all modules of the package, which may
 # import each other. The longest name that fits a module counts.
 LAYERS = (
-    ("allocator", "config", "outputs.files", "signals"),
+    ("allocator", "compiler", "config", "outputs.files", "signals"),
     ("config_io", "schedules", "ops", "vectors"),
     ("cameras", "checkpoint", "chunks", "occupancy", "parallel", "progress",
      "roofline"),

@@ -24,6 +24,7 @@ import numpy as np
 
 from dreamjax import allocator
 from dreamjax import checkpoint
+from dreamjax import compiler
 from dreamjax import config_io
 from dreamjax import workdir
 from dreamjax.diffusion import model as model_lib
@@ -58,6 +59,7 @@ def main(argv):
   if len(argv) > 1 or not flags.FLAGS.workdir:
     raise app.UsageError("give --workdir=FOLDER and no other words.")
   allocator.keep_freed_memory(large=True)
+  compiler.configure(keep=False)
   logging.set_verbosity(logging.WARNING)  # Orbax tells a story per save.
   folder = pathlib.Path(flags.FLAGS.workdir)
   folder.mkdir(parents=True, exist_ok=True)
