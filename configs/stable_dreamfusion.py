@@ -5,7 +5,8 @@ Command:   dreamjax --config=stable_dreamfusion --weights=DIR
 Hardware:  a GPU with 16 GB.
 Time:      about an hour is reported for the original; not yet measured here.
 Result:    a coloured object of the right outline; one view per step makes it
-           noisier than `dreamfusion`, and negative prompts help.
+           noisier than `dreamfusion`, and negative prompts help; against
+           several faces its `--perpneg` is `--config.guidance.perp_neg=2`.
 
 The original sums the distillation gradient over the 4 x 64 x 64 latent
 numbers of a view, ours is their mean. Weights of regularisers are therefore

@@ -96,7 +96,7 @@ def decode(config, model, params, latent):
 
 def denoiser(config, model, params):
   """`denoise` as guidance.sds.gradient wants it; arguments as of `encode`."""
-  size = 2 * config.noise_samples * config.views_per_call
+  size = config.branches * config.noise_samples * config.views_per_call
   return lambda *batch: chunks.map_groups(
       lambda batch: model.denoise(params, *batch), batch, size
   )

@@ -198,7 +198,7 @@ def _parts(
         params, image,
     )
     (slope,) = timed("encoder, backward", pull_back, pull_image, latent)
-  noisy = jnp.concatenate([latent] * (2 * noises))
+  noisy = jnp.concatenate([latent] * (config.guidance.branches * noises))
   text = jnp.broadcast_to(prompt.empty, (len(noisy), *prompt.empty.shape))
   t = jnp.full(len(noisy), 500, jnp.int32)
   steps = config.guidance.denoise_steps

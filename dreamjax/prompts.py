@@ -1,6 +1,7 @@
 """View-dependent prompts: the words around an object, embedded once.
 
-K azimuth bins, V views, N tokens, E embedding width.
+K azimuth bins, V views, N tokens, E embedding width, M texts that a view is
+kept off.
 """
 
 import pathlib
@@ -28,6 +29,22 @@ class Prompt(NamedTuple):
   views: jax.Array
   overhead: jax.Array
   empty: jax.Array
+
+
+class Texts(NamedTuple):
+  """What the denoiser is told about views.
+
+  Attributes:
+    context: f32[V, N, E], what each shows.
+    empty: f32[N, E], the negative prompt, the same for all.
+    opposed: f32[M, V, N, E], what each must not look like.
+    weight: f32[M, V], how strongly it must not, >= 0.
+  """
+
+  context: jax.Array
+  empty: jax.Array
+  opposed: jax.Array
+  weight: jax.Array
 
 
 def clean(text: str) -> str:
@@ -119,25 +136,69 @@ def mix(
   return jnp.stack(index, axis=1), jnp.stack(share, axis=1)
 
 
+def oppose(
+    settings: config.PromptConfig, azimuth: jax.Array, elevation: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Which texts a view is kept off, and how strongly, at strength 1.
+
+  Front and side, each by a curve of the azimuth (Perp-Neg, Armandpour et al.
+  2023, with the curves that its authors gave stable-dreamfusion). From above
+  nothing is opposed.
+
+  Args:
+    settings: as for `mix`.
+    azimuth: f32[V], radians, any turn; 0 is the front.
+    elevation: f32[V], radians.
+  Returns:
+    index: i32[V, M=2], the bins nearest to the front and to the view's side.
+    weight: f32[V, M=2], >= 0.
+  """
+  degrees = np.array([azimuth for azimuth, _ in settings.views])
+  front, left, right = (
+      np.argmin(np.abs((degrees - aim + 180) % 360 - 180))
+      for aim in (0.0, 90.0, -90.0)
+  )
+  turned = (azimuth + np.pi) % _TURN - np.pi
+  side = jnp.where(turned >= 0, jnp.int32(left), jnp.int32(right))
+  index = jnp.stack([jnp.full_like(side, front), side], axis=1)
+  # 0 at the front, 1 at the side, 2 at the back.
+  place = jnp.abs(turned) / np.float32(np.pi / 2)
+  off_front = jnp.where(
+      place < 0.2, 0.0, jnp.exp(-2 * jnp.maximum(1 - place, 0.0))
+  )
+  off_side = jnp.where(
+      place < 1,
+      jnp.where(place > 0.8, 0.0, jnp.exp(-10 * place)),
+      jnp.where(place < 1.2, 0.0, jnp.exp(-10 * (2 - place)) / 2),
+  )
+  _, share = mix(settings, azimuth, elevation)
+  weight = jnp.stack([off_front, off_side], axis=1)
+  return index, weight * (1 - share[:, 2:])
+
+
 def select(
     prompt: Prompt,
     settings: config.PromptConfig,
+    strength: float,
     azimuth: jax.Array,
     elevation: jax.Array,
-) -> jax.Array:
-  """Each view's text embedding.
+) -> Texts:
+  """What the denoiser is told about each view.
 
   Args:
     prompt: embeddings of one prompt.
     settings: the bins that `prompt` was embedded with.
+    strength: of `oppose`; with 0 nothing is opposed and M is 0.
     azimuth: f32[V], radians, any turn; 0 is the front.
     elevation: f32[V], radians.
-  Returns:
-    f32[V, N, E], the texts of `mix`, weighted.
   """
   texts_of_views = jnp.concatenate([prompt.views, prompt.overhead[None]])
   index, share = mix(settings, azimuth, elevation)
-  return blend(texts_of_views[index], share)
+  context = blend(texts_of_views[index], share)
+  index, weight = oppose(settings, azimuth, elevation)
+  count = index.shape[1] if strength else 0
+  index, weight = index.T[:count], strength * weight.T[:count]
+  return Texts(context, prompt.empty, texts_of_views[index], weight)
 
 
 def blend(embedding: jax.Array, share: jax.Array) -> jax.Array:

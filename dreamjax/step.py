@@ -188,9 +188,12 @@ def _step(
       schedules.value(guidance.scale, progress),
       latent,
       prompts.select(
-          prompt, config.prompt, drawn.camera.azimuth, drawn.camera.elevation
+          prompt,
+          config.prompt,
+          guidance.perp_neg,
+          drawn.camera.azimuth,
+          drawn.camera.elevation,
       ),
-      prompt.empty,
       prior.denoiser(*known),
       shared.schedule,
       guidance,

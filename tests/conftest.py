@@ -38,6 +38,14 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_enable_custom_prng", True)
 
 
+def pytest_xdist_auto_num_workers(config):
+  """Processes for fast tests; others want the machine, or show what they say."""
+  *_, fast = config.getini("addopts")
+  if config.option.markexpr != fast or config.option.capture == "no":
+    return 0
+  return min(len(os.sched_getaffinity(0)), 4)
+
+
 def pytest_report_header():
   """Which package is tested, and what it was compiled for."""
   from dreamjax.ops import kernels

@@ -1,15 +1,20 @@
 """Tests of dreamjax.prompts."""
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dreamjax import config
+from dreamjax import config_io
 from dreamjax import prompts
 
 FOUR = config.PromptConfig()
 LINEAR = config.PromptConfig(blend="linear")
+EIGHT = config_io.load("toybox").prompt
 BILINEAR = config.PromptConfig(blend="bilinear", overhead_degrees=80.0)
 
 
@@ -30,9 +35,12 @@ def selected(settings, azimuth_degrees, elevation_degrees=0.0):
   elevation = jnp.broadcast_to(
       jnp.radians(jnp.float32(elevation_degrees)), azimuth.shape
   )
-  chosen = jax.jit(prompts.select, static_argnums=1)(
-      numbered(settings), settings, azimuth, elevation
+  texts = jax.jit(prompts.select, static_argnums=(1, 2))(
+      numbered(settings), settings, 0.0, azimuth, elevation
   )
+  assert texts.weight.shape == (0, *azimuth.shape)
+  np.testing.assert_array_equal(texts.empty, -1.0)
+  chosen = texts.context
   assert chosen.shape == (*azimuth.shape, 2, 3)
   assert chosen.dtype == jnp.float32
   return np.asarray(chosen[:, 0, 0])
@@ -143,6 +151,51 @@ def test_shares_of_a_mix_add_up(settings):
   assert share.min() >= 0
   assert index.dtype == jnp.int32
   np.testing.assert_array_equal(index[:, 2], 4)
+
+
+def published(degrees):
+  """Weights of front and side as stable-dreamfusion has them, over -2."""
+  far = abs(degrees)
+  if far < 90:
+    ratio = 1 - far / 90
+    return (
+        0 if ratio > 0.8 else np.exp(-2 * ratio),
+        0 if ratio < 0.2 else np.exp(-10 * (1 - ratio)),
+    )
+  ratio = 1 - (far - 90) / 90
+  return 1, 0 if ratio > 0.8 else np.exp(-10 * ratio) / 2
+
+
+@pytest.mark.parametrize("settings", (FOUR, EIGHT))
+def test_front_and_side_are_opposed_as_published(settings):
+  names = [words for _, words in settings.views]
+  degrees = np.array([-175, -100, -89, -40, -10, 1, 17, 50, 71, 95, 109, 179.0])
+  index, weight = jax.jit(prompts.oppose, static_argnums=0)(
+      settings, jnp.radians(degrees + 360), jnp.zeros(len(degrees))
+  )
+  np.testing.assert_allclose(
+      weight, [published(one) for one in degrees], atol=1e-5
+  )
+  for bins, one in zip(np.asarray(index), degrees):
+    # The four have one word for both sides, but a bin for each.
+    left, right = sorted(
+        i for i, name in enumerate(names) if re.match(r"(\w+ )?side", name)
+    )
+    assert names[bins[0]] == "front view"
+    assert bins[1] == (left if one >= 0 else right)
+
+
+def test_opposed_texts_follow_strength_and_fade_from_above():
+  select = functools.partial(
+      prompts.select, numbered(BILINEAR), BILINEAR, 2.0, jnp.array([-np.pi])
+  )
+  for elevation, share in ((0.0, 1.0), (40.0, 0.5), (80.0, 0.0)):
+    texts = select(jnp.radians(jnp.array([elevation])))
+    # At the back: front with 2, the side with half of it.
+    np.testing.assert_allclose(
+        texts.weight, [[2.0 * share], [1.0 * share]], atol=1e-5
+    )
+    np.testing.assert_array_equal(texts.opposed[:, 0, 0, 0], [0, 3])
 
 
 def test_prompts_file_is_read_once_each_in_order(tmp_path):

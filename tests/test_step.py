@@ -78,17 +78,18 @@ def compiled(tiny, phase, **guidance):
 
 
 @pytest.fixture(
-    scope="module", params=[("latent", 1), ("image", 4)],
+    scope="module", params=[("latent", 1, 0.0), ("image", 4, 2.0)],
     ids=["latents feel", "images feel"],
 )
 def program(tiny, request):
-  """The step of both residuals, with one and with several steps of DDIM."""
-  residual, denoise_steps = request.param
+  """The step of both residuals, the second with all that costs a denoiser."""
+  residual, denoise_steps, perp_neg = request.param
   return compiled(
       tiny,
       views.Phase(with_normals=False, as_latents=False),
       residual=residual,
       denoise_steps=denoise_steps,
+      perp_neg=perp_neg,
   )
 
 
@@ -158,7 +159,8 @@ def test_all_views_noises_and_branches_are_one_call_of_the_unet(program):
       for m in program.products
       if (m["place"] or "").endswith("/UNet/conv_in")
   ]
-  assert batches == calls * [2 * guidance.noise_samples * train.views]
+  branches = 4 if guidance.perp_neg else 2
+  assert batches == calls * [branches * guidance.noise_samples * train.views]
 
 
 def test_the_unet_is_not_differentiated(program):

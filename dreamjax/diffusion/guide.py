@@ -1,6 +1,9 @@
-"""Classifier-free guidance (Ho and Salimans 2022)."""
+"""Classifier-free guidance (Ho and Salimans 2022), and Perp-Neg before it."""
+
+from typing import Sequence
 
 import jax
+import jax.numpy as jnp
 
 
 def classifier_free(
@@ -18,3 +21,34 @@ def classifier_free(
     [...], the same kind of prediction (noise, velocity or original).
   """
   return unconditional + scale * (conditional - unconditional)
+
+
+def keep_off(
+    conditional: jax.Array,
+    unconditional: jax.Array,
+    opposed: Sequence[jax.Array],
+    weight: jax.Array,
+) -> jax.Array:
+  """The prediction with the text, moved away from those with other texts.
+
+  c - sum_i w_i d_i', where d_i' is what of d_i = o_i - u is perpendicular to
+  c - u: what the texts share stays (Perp-Neg, Armandpour et al. 2023, Eq. 8).
+
+  Args:
+    conditional: c, [B, ...].
+    unconditional: u, [B, ...].
+    opposed: o_i, M of [B, ...], predictions with the texts to keep off.
+    weight: w_i, [M, B], >= 0.
+  Returns:
+    [B, ...], to be guided in place of c.
+  """
+  axes = tuple(range(1, conditional.ndim))
+  column = lambda value: jnp.expand_dims(value, axes)
+  direction = conditional - unconditional
+  square = jnp.maximum(jnp.sum(direction**2, axes), 1e-12)
+  for other, strength in zip(opposed, weight):
+    difference = other - unconditional
+    along = jnp.sum(difference * direction, axes) / square
+    perpendicular = difference - column(along) * direction
+    conditional = conditional - column(strength) * perpendicular
+  return conditional

@@ -16,7 +16,7 @@ It costs a decoder's forward pass and saves the encoder's backward pass. What
 the autoencoder does not give back as it got it pulls too, most where t is low.
 
 Notation: B views, K noises per view, h w latent pixels, C latent channels, N
-tokens, E embedding width, T timesteps; a_t and s_t as in
+tokens, E embedding width, M opposed texts per view, T timesteps; a_t and s_t as in
 diffusion/schedule.py.
 """
 
@@ -38,23 +38,20 @@ WEIGHTINGS = {
 }
 
 
-def gradient(
-    t, noise, scale, latent, context, empty, denoise, schedule, config
-):
+def gradient(t, noise, scale, latent, texts, denoise, schedule, config):
   """Gradient of a mean over views and latent numbers; see the module.
 
-  All views, noises and both branches of classifier-free guidance go through
-  the denoiser in one call per step of DDIM, and it is not differentiated.
+  All views, noises and texts go through the denoiser in one call per step of
+  DDIM, and it is not differentiated.
 
   Args:
     t: i32[K, B], timesteps.
     noise: f32[K, B, h, w, C].
     scale: f32[], of classifier-free guidance; the config has its schedule.
     latent: f32[B, h, w, C], clean latents of the views.
-    context: f32[B, N, E], text embedding of each view.
-    empty: f32[N, E], embedding of the empty or negative text.
-    denoise: (noisy f32[2 K B, h, w, C], t i32[2 K B], context
-      f32[2 K B, N, E]) -> raw prediction, f32 like noisy.
+    texts: prompts.Texts of the views.
+    denoise: (noisy f32[(2 + M) K B, h, w, C], t i32[(2 + M) K B], context
+      f32[(2 + M) K B, N, E]) -> raw prediction, f32 like noisy.
     schedule: diffusion.schedule.NoiseSchedule; it knows what is predicted.
     config: config.GuidanceConfig.
   Returns:
@@ -71,12 +68,8 @@ def gradient(
   noisy = schedule_lib.add_noise(
       schedule, jnp.tile(latent, (count, 1, 1, 1)), noise, t
   )
-  both = jnp.concatenate([
-      jnp.tile(context, (count, 1, 1)),
-      jnp.broadcast_to(empty, (count * size, *empty.shape)),
-  ])
   predict = functools.partial(
-      _predict, denoise, schedule, scale, config.rescale, both
+      _predict, denoise, schedule, scale, config.rescale, _tile(texts, count)
   )
   conditional, unconditional, guided = predict(noisy, t)
   alpha, sigma = schedule_lib.alpha_sigma(schedule, t)
@@ -118,7 +111,21 @@ def image_gradient(image, latent, gradient, strength, decode):
   return strength * (image - decode(clean)) / image.size
 
 
-def _predict(denoise, schedule, scale, rescale, context, noisy, t):
+def _tile(texts, count):
+  """prompts.Texts of so many noises of each view, the views one after another.
+
+  Only `empty` becomes f32[K B, N, E] like the rest.
+  """
+  size = count * len(texts.context)
+  return texts._replace(
+      context=jnp.tile(texts.context, (count, 1, 1)),
+      empty=jnp.broadcast_to(texts.empty, (size, *texts.empty.shape)),
+      opposed=jnp.tile(texts.opposed, (1, count, 1, 1)),
+      weight=jnp.tile(texts.weight, (1, count)),
+  )
+
+
+def _predict(denoise, schedule, scale, rescale, texts, noisy, t):
   """The noise (with text, without, guided), each f32[B, h, w, C].
 
   Args:
@@ -126,18 +133,26 @@ def _predict(denoise, schedule, scale, rescale, context, noisy, t):
     schedule: as well.
     scale: as well.
     rescale: phi, see `_rescale`.
-    context: f32[2 B, N, E], texts and then no texts.
+    texts: of `_tile`.
     noisy: f32[B, h, w, C].
     t: i32[B].
   """
+  context = [texts.context, texts.empty, *texts.opposed]
+  branches = len(context)
   output = denoise(
-      jnp.concatenate([noisy, noisy]), jnp.concatenate([t, t]), context
+      jnp.concatenate([noisy] * branches),
+      jnp.concatenate([t] * branches),
+      jnp.concatenate(context),
   )
-  conditional, unconditional = (
+  conditional, unconditional, *opposed = (
       schedule_lib.predict_noise(schedule, branch, noisy, t)
-      for branch in jnp.split(output, 2)
+      for branch in jnp.split(output, branches)
   )
-  guided = guide.classifier_free(conditional, unconditional, scale)
+  guided = guide.classifier_free(
+      guide.keep_off(conditional, unconditional, opposed, texts.weight),
+      unconditional,
+      scale,
+  )
   if rescale:
     alpha, sigma = map(_column, schedule_lib.alpha_sigma(schedule, t))
     guided = _rescale(guided, conditional, noisy, alpha, sigma, rescale)

@@ -27,6 +27,7 @@ import torch
 
 from dreamjax import config as config_lib
 from dreamjax import prior
+from dreamjax import prompts
 from dreamjax import roofline
 from dreamjax.diffusion import text
 from dreamjax.diffusion import weights
@@ -106,8 +107,9 @@ def make_step(pipeline, arrays):
         noise[None],
         jnp.float32(_GUIDANCE.scale.end),
         latent,
-        texts[:-1],
-        texts[-1],
+        prompts.Texts(
+            texts[:-1], texts[-1], texts[None, :0], jnp.zeros((0, 0))
+        ),
         prior.denoiser(*known),
         schedule,
         _GUIDANCE,

@@ -1,5 +1,6 @@
-"""Classifier-free guidance."""
+"""Classifier-free guidance, and Perp-Neg."""
 
+from jax import random
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,3 +29,22 @@ def test_guiding_velocities_equals_guiding_noise():
       guide.classifier_free(noise(c), noise(u), 4.0),
       rtol=1e-6,
   )
+
+
+def test_what_is_kept_off_is_perpendicular_to_the_text():
+  text, none, one, two = random.normal(random.key(0), (4, 3, 5, 2))
+  weight = jnp.array([[1.0, 0.0, 2.0], [0.5, 0.0, 0.0]])
+  kept = guide.keep_off(text, none, [one, two], weight)
+  moved, direction = kept - text, text - none
+  np.testing.assert_allclose(
+      jnp.sum(moved * direction, (1, 2)), 0.0, atol=1e-4
+  )
+  # Away from the opposed, each batch element by its own weights.
+  np.testing.assert_array_equal(moved[1], 0.0)
+  assert jnp.sum(moved[2] * (one - none)[2]) < -1.0
+
+
+def test_a_text_without_effect_divides_by_nothing():
+  none, one = random.normal(random.key(0), (2, 1, 4))
+  kept = guide.keep_off(none, none, [one], jnp.ones((1, 1)))
+  np.testing.assert_allclose(kept, 2 * none - one, rtol=1e-6)

@@ -11,6 +11,7 @@ import pytest
 
 from dreamjax import cameras
 from dreamjax import config as config_lib
+from dreamjax import prompts
 from dreamjax import schedules
 from dreamjax.diffusion import oracle as oracle_lib
 from dreamjax.diffusion import schedule as schedule_lib
@@ -38,7 +39,7 @@ def one_time(**changes):
 
 @functools.partial(jax.jit, static_argnames=("answer", "config"))
 def distil(
-    world, answer, latent, indices, context, empty, progress, schedule, config
+    world, answer, latent, indices, texts, progress, schedule, config
 ):
   key_t, key_noise = random.split(KEY)
   still = jnp.zeros(indices.shape)
@@ -55,8 +56,7 @@ def distil(
       ),
       schedules.value(config.scale, progress),
       latent,
-      context,
-      empty,
+      texts,
       functools.partial(answer, world),
       schedule,
       config,
@@ -78,6 +78,8 @@ def everything(config, t=0.5, views=2, **changes):
       "indices": jnp.arange(views),
       "context": jnp.broadcast_to(KNOWS[0], (views, 1, 2)),
       "empty": KNOWS[1],
+      "opposed": jnp.zeros((0, views, 1, 2)),
+      "weight": jnp.zeros((0, views)),
       "schedule": SCHEDULE,
   } | changes
   result, strength, diagnostics = distil(
@@ -85,8 +87,7 @@ def everything(config, t=0.5, views=2, **changes):
       chosen["answer"],
       chosen["latent"],
       chosen["indices"],
-      chosen["context"],
-      chosen["empty"],
+      prompts.Texts(**{name: chosen[name] for name in prompts.Texts._fields}),
       jnp.float32(t),
       schedule=chosen["schedule"],
       config=config,
@@ -174,6 +175,65 @@ def test_each_view_follows_its_own_text():
   result, _ = gradient(config, context=KNOWS)
   np.testing.assert_allclose(result[0], CLEAN - TEXT, atol=1e-4)
   np.testing.assert_allclose(result[1], CLEAN - EMPTY, atol=1e-4)
+
+
+def test_each_view_is_kept_off_its_own_texts():
+  other = random.normal(random.key(5), SHAPE)
+  world = WORLD._replace(vectors=jnp.stack([TEXT, EMPTY, other]))
+  text, empty, third = jnp.log(jnp.eye(3))[:, None]
+  both = lambda texts: jnp.broadcast_to(texts, (2, 1, 3))
+  weight = jnp.array([[0.5, 0.0], [3.0, 0.25]])
+  result, _ = gradient(
+      one_time(
+          weighting="x0", noise_samples=2, scale=config_lib.constant(7.5)
+      ),
+      world=world,
+      context=both(text),
+      empty=empty,
+      # The second is what there is anyway: it adds nothing, however strong.
+      opposed=jnp.stack([both(third), jnp.stack([text, third])]),
+      weight=weight,
+  )
+  along = TEXT - EMPTY
+  off = other - EMPTY
+  off -= along * jnp.sum(off * along) / jnp.sum(along**2)
+  for view, strength in zip(result, (0.5, 0.25)):
+    target = EMPTY + 7.5 * (along - strength * off)
+    np.testing.assert_allclose(view, CLEAN - target, rtol=1e-3, atol=1e-3)
+
+
+def test_keeping_off_the_front_finds_the_back_of_a_biased_denoiser():
+  # Front, back, and something else, which no text means mostly. "Back view"
+  # shows the front more often than the back.
+  orthogonal = jax.nn.initializers.orthogonal(6.0)
+  images = orthogonal(random.key(8), (3, 32)).reshape(3, *SHAPE)
+  context, empty, opposed = jnp.log(
+      jnp.array([[0.58, 0.4, 0.02], [0.2, 0.2, 0.6], [0.97, 0.01, 0.02]])
+  )[:, None]
+
+  def end(strength):
+    latent = (images[:1] + images[1:2]) / 2
+    for step in range(60):
+      result, _ = gradient(
+          one_time(
+              weighting="x0",
+              noise_samples=16,
+              scale=config_lib.constant(3.0),
+          ),
+          0.9 - step / 100,
+          views=1,
+          latent=latent,
+          indices=jnp.array([step]),
+          context=context[None],
+          empty=empty,
+          opposed=opposed[None, None],
+          weight=jnp.full((1, 1), strength),
+          world=WORLD._replace(vectors=images, temperature=jnp.float32(10.0)),
+      )
+      latent = latent - 0.2 * result
+    return int(np.argmin([jnp.linalg.norm(latent - one) for one in images]))
+
+  assert (end(0.0), end(2.0)) == (0, 1)
 
 
 @pytest.mark.parametrize("share, steps", [(0.5, 1), (1.0, 1), (1.0, 3)])
