@@ -205,6 +205,7 @@ def doctor(_: options_lib.Options) -> int:
   for device in jax.local_devices():
     print(f"device {device.id}: {device.device_kind}")
   print(kernels.status())
+  print(f"compiled programs: {jax.config.jax_compilation_cache_dir}")
   has_encoder = importlib.util.find_spec("imageio_ffmpeg") is not None
   print(f"turntable: {'mp4' if has_encoder else 'webp, for want of [video]'}")
   return OK

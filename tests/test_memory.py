@@ -17,7 +17,7 @@ SCHEDULE = schedule.make(schedule.ScheduleConfig())
 
 
 def nbytes(tree):
-  return sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree))
+  return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -44,12 +44,13 @@ def test_bytes_are_those_of_the_arrays_and_of_the_compiler(
   monkeypatch.setattr(memory, "resident", {"VmRSS": 4_000_000}.get)
   made = memory.measure(config, model, SCHEDULE, where)
   assert made.weights + made.state + made.temporary == 517_000
-  state = state_lib.init(config, jax.random.key(0))
+  key = jax.random.key(0)
+  state = jax.eval_shape(lambda key: state_lib.init(config, key), key)
   assert made.state == 2 * nbytes(state)
   assert made.copy == made.state == made.total - 4_517_000
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   assert memory.measure(config, model, SCHEDULE, where).total == 517_000
-  params = model.distillation_params(model.init(jax.random.key(0)), False)
+  params = model.distillation_params(jax.eval_shape(model.init, key), False)
   whole = nbytes(params)
   small = nbytes([
       leaf

@@ -27,7 +27,7 @@ def measure(tiny, folder=None, **guidance):
   )
   pipeline = model_lib.StableDiffusion(
       model,
-      model.init(jax.random.key(0)),
+      jax.jit(model.init)(jax.random.key(0)),
       schedule.make(schedule.ScheduleConfig()),
       None,
   )
