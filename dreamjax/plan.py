@@ -132,21 +132,27 @@ def encoder_share(config, model, schedule, where) -> float:
     return 0.0  # The encoder has no backward pass that would want it.
   # XLA counts what stands in a loop once.
   config = _replace(config, "guidance", "views_per_call", 0)
+  guidance = config.guidance
+  _, prompt, shared = memory.shapes(config, model, schedule)
+  image, latent = prior.shapes(guidance, model)
+  views = where.views_per_device
+  calls = guidance.branches * guidance.noise_samples * views
 
-  def flops(denoise_steps):
-    changed = _replace(config, "guidance", "denoise_steps", denoise_steps)
-    lowered = memory.lower(changed, model, schedule, where)
-    return lowered.cost_analysis()["flops"]
+  def flops(function, size, *shapes):
+    batch = [jax.ShapeDtypeStruct((size, *shape), "f4") for shape in shapes]
+    lowered = jax.jit(function).lower(shared.params, *batch)
+    return where.prompts_per_device * lowered.cost_analysis()["flops"]
 
-  one, steps = flops(1), config.guidance.denoise_steps
-  step = one + (steps - 1) * (flops(2) - one)
-  size = config.guidance.image_size or model.image_size
-  image = jax.ShapeDtypeStruct((where.views_per_device, size, size, 3), "f4")
-  shared = memory.shapes(config, model, schedule)[2]
-  encode = jax.jit(prior.encode, static_argnums=(0, 1)).lower(
-      config.guidance, model, shared.params, image
+  encode = flops(
+      lambda params, image: prior.encode(guidance, model, params, image),
+      views, image,
   )
-  return encode.cost_analysis()["flops"] / (step * where.prompts_per_device)
+  denoise = flops(
+      lambda params, *batch: prior.denoiser(guidance, model, params)(*batch),
+      calls, latent, (), prompt.empty.shape,
+  )
+  step = memory.lower(config, model, schedule, where).cost_analysis()["flops"]
+  return encode / (step + (guidance.denoise_steps - 1) * denoise)
 
 
 def chosen(first: memory.Plan, best: memory.Plan, share: float) -> list[str]:

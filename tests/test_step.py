@@ -30,11 +30,13 @@ class Program(NamedTuple):
     config: config.Config.
     model: diffusion.model.Model.
     products: matches of `_PRODUCT` in it.
+    depths: in how many loops each of them stands.
   """
 
   config: Any
   model: Any
   products: list[re.Match]
+  depths: list[int]
 
   def kernels(self, name):
     """Paths and shapes of what the step multiplies with in a network."""
@@ -71,10 +73,27 @@ def compiled(tiny, phase, **guidance):
           schedule.make(schedule.ScheduleConfig()),
       ),
   )
-  lines = lowered.compile().as_text().splitlines()
-  return Program(
-      config, model, [m for m in map(_PRODUCT.search, lines) if m]
-  )
+  products, depths = _products(lowered.compile().as_text())
+  return Program(config, model, products, depths)
+
+
+def _products(text):
+  """(matches of `_PRODUCT`, in how many loops each stands) of a program."""
+  found, callers, function = [], {}, None
+  for line in text.splitlines():
+    head = re.match(r"(?:ENTRY )?%?(\S+) \(.*{$", line)
+    function = head[1] if head else function
+    product = _PRODUCT.search(line)
+    if product:
+      found.append((product, function))
+    for kind, name in re.findall(r"(body|calls|to_apply)=%?([^\s,]+)", line):
+      callers[name] = function, kind == "body"
+
+  def depth(function):
+    caller, is_loop = callers.get(function, (None, False))
+    return is_loop + depth(caller) if caller else 0
+
+  return [product for product, _ in found], [depth(place) for _, place in found]
 
 
 @pytest.fixture(
@@ -138,29 +157,37 @@ def test_the_priors_weights_have_no_gradient(program):
   squares = lambda name: sum(
       shape[:2] == (3, 3) for shape in program.kernels(name).values()
   )
-  # The UNet stands in the loop of DDIM and before it; the autoencoder goes
-  # forward and back, or forward through both its halves.
-  if program.config.guidance.residual == "image":
-    want = squares("vae") + 2 * squares("unet")
-  else:
-    want = 2 * squares("vae") + squares("unet")
-  assert windows.count("3x3") == want
+  # The autoencoder goes forward and back, or forward through both its halves.
+  twice = 1 if program.config.guidance.residual == "image" else 2
+  assert windows.count("3x3") == twice * squares("vae") + squares("unet")
 
 
 def test_all_views_noises_and_branches_are_one_call_of_the_unet(program):
   guidance, train = program.config.guidance, program.config.train
-  calls = min(2, guidance.denoise_steps)  # One is in a loop.
   for path in program.kernels("unet"):
-    # What a text is attended by does not change from call to call.
-    wanted = 1 if re.search("attn2/to_[kv]$", path) else calls
-    assert program.count(rf"UNet.*/{path}$") == wanted, path
+    assert program.count(rf"UNet.*/{path}$") == 1, path
   batches = [
       int(m["batch"])
       for m in program.products
       if (m["place"] or "").endswith("/UNet/conv_in")
   ]
   branches = 4 if guidance.perp_neg else 2
-  assert batches == calls * [branches * guidance.noise_samples * train.views]
+  assert batches == [branches * guidance.noise_samples * train.views]
+
+
+def test_keys_and_values_of_the_text_are_computed_before_the_loop(program):
+  def depth(path):
+    (found,) = {
+        depth
+        for m, depth in zip(program.products, program.depths)
+        if re.search(rf"UNet.*/{path}$", m["place"] or "")
+    }
+    return found
+
+  is_loop = program.config.guidance.denoise_steps > 1
+  fixed = r"transformer_blocks\.0/attn2/to_[kv]"
+  assert depth("conv_in") == 1 + is_loop  # One is the loop over steps.
+  assert depth(fixed) == 1
 
 
 def test_the_unet_is_not_differentiated(program):

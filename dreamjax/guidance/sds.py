@@ -71,12 +71,11 @@ def gradient(t, noise, scale, latent, texts, denoise, schedule, config):
   predict = functools.partial(
       _predict, denoise, schedule, scale, config.rescale, _tile(texts, count)
   )
-  conditional, unconditional, guided = predict(noisy, t)
   alpha, sigma = schedule_lib.alpha_sigma(schedule, t)
+  clean, guided, text, surprise = _sample(
+      predict, schedule, config.denoise_steps, noise, noisy, t
+  )
   if config.denoise_steps > 1:
-    clean = _sample(
-        predict, schedule, config.denoise_steps, noisy, t, guided
-    )
     guided = (noisy - _column(alpha) * clean) / _column(sigma)
   residual = guided - noise
   weight = jnp.minimum(
@@ -84,11 +83,9 @@ def gradient(t, noise, scale, latent, texts, denoise, schedule, config):
   )
   weighted = (_column(weight) * residual).reshape((count,) + latent.shape)
   strength = jnp.mean((weight * alpha / sigma).reshape(count, size), axis=0)
-  text = _norm(conditional - unconditional)
-  surprise = jnp.maximum(_norm(unconditional - noise), 1e-12)
   diagnostics = {
       "residual": jnp.mean(_norm(residual)) / residual[0].size ** 0.5,
-      "text": jnp.mean(text / surprise),
+      "text": jnp.mean(text / jnp.maximum(surprise, 1e-12)),
       "t": jnp.mean(t.astype(jnp.float32)),
   }
   return jnp.mean(weighted, axis=0) / latent.size, strength, diagnostics
@@ -159,35 +156,45 @@ def _predict(denoise, schedule, scale, rescale, texts, noisy, t):
   return conditional, unconditional, guided
 
 
-def _sample(predict, schedule, steps, noisy, t, guided):
+def _sample(predict, schedule, steps, noise, noisy, t):
   """The clean latent at the end of so many steps of DDIM.
 
+  The denoiser stands in the loop alone, so that it is compiled once.
+
   Args:
-    predict: (noisy, t) -> (_, _, guided noise).
+    predict: (noisy, t) -> the noise with text, without, guided.
     schedule: diffusion.schedule.NoiseSchedule.
     steps: equal ones, from t to 0.
+    noise: f32[B, h, w, C], of z_t.
     noisy: f32[B, h, w, C], z_t.
     t: i32[B].
-    guided: f32[B, h, w, C], the guided noise of z_t: the first step's.
   Returns:
-    f32[B, h, w, C].
+    (clean latent f32[B, h, w, C], the last guided noise as well, |c - u| f32[B]
+    and |u - n| f32[B] of the first predictions).
   """
 
-  def clean(noisy, t, guided):
-    alpha, sigma = schedule_lib.alpha_sigma(schedule, t)
-    return (noisy - _column(sigma) * guided) / _column(alpha)
-
   def step(number, carry):
-    noisy, guided = carry
+    noisy, _, _, text, surprise = carry
     now, then = (t * (steps - n) // steps for n in (number, number + 1))
-    noisy = schedule_lib.add_noise(
-        schedule, clean(noisy, now, guided), guided, then
+    conditional, unconditional, guided = predict(noisy, now)
+    alpha, sigma = map(_column, schedule_lib.alpha_sigma(schedule, now))
+    clean = (noisy - sigma * guided) / alpha
+    text, surprise = (
+        jnp.where(number == 0, _norm(difference), first)
+        for difference, first in (
+            (conditional - unconditional, text),
+            (unconditional - noise, surprise),
+        )
     )
-    return noisy, predict(noisy, then)[2]
+    noisy = schedule_lib.add_noise(schedule, clean, guided, then)
+    return noisy, clean, guided, text, surprise
 
+  nothing, zero = jnp.zeros_like(noisy), jnp.zeros(t.shape, jnp.float32)
   # The last prediction, at t / steps, says what lies at 0.
-  noisy, guided = lax.fori_loop(0, steps - 1, step, (noisy, guided))
-  return clean(noisy, t // steps, guided)
+  _, *found = lax.fori_loop(
+      0, steps, step, (noisy, nothing, nothing, zero, zero)
+  )
+  return found
 
 
 def _rescale(guided, conditional, noisy, alpha, sigma, share):
