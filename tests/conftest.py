@@ -38,10 +38,21 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_enable_custom_prng", True)
 
 
+def _are_fast(config):
+  """Whether no other tests than those of the default were asked for."""
+  *_, fast = config.getini("addopts")
+  return config.option.markexpr == fast
+
+
+def pytest_configure(config):
+  """Halves the compiler's time, most of fast tests; computing is little."""
+  if _are_fast(config):  # XLA reads it when a device is first asked for.
+    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
+
+
 def pytest_xdist_auto_num_workers(config):
   """Processes for fast tests; others want the machine, or show what they say."""
-  *_, fast = config.getini("addopts")
-  if config.option.markexpr != fast or config.option.capture == "no":
+  if not _are_fast(config) or config.option.capture == "no":
     return 0
   return min(len(os.sched_getaffinity(0)), 4)
 

@@ -87,7 +87,8 @@ def test_fixed_noise_is_the_same_in_every_step_and_fresh_noise_is_not():
   one, other = (noise(ALL, views, rises, seed=seed) for seed in (0, 1))
   np.testing.assert_array_equal(one, other)
   alone = noise(ALL, views[1:], rises[1:])
-  np.testing.assert_array_equal(one[:, 1:], alone)
+  # Programs of other shapes may round the same normals differently.
+  np.testing.assert_allclose(one[:, 1:], alone, rtol=1e-6)
   none = config_lib.constant(0.0)
   one, other = (noise(none, views, seed=seed) for seed in (0, 1))
   assert np.abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.1
