@@ -50,6 +50,7 @@ def pytest_configure(config):
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
   """Processes for fast tests; others want the machine, or show what they say."""
   if not _are_fast(config) or config.option.capture == "no":

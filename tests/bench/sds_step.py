@@ -108,7 +108,10 @@ def make_step(pipeline, arrays):
         jnp.float32(_GUIDANCE.scale.end),
         latent,
         prompts.Texts(
-            texts[:-1], texts[-1], texts[None, :0], jnp.zeros((0, 0))
+            context=texts[:-1],
+            empty=texts[-1],
+            opposed=jnp.zeros((0, *texts[:-1].shape)),
+            weight=jnp.zeros((0, len(texts) - 1)),
         ),
         prior.denoiser(*known),
         schedule,
