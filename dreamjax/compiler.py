@@ -10,7 +10,7 @@ _MAX_BYTES = 2**31
 # Programs that compile faster are not kept.
 _MIN_SECONDS = 0.1
 # XLA of these jaxlibs has YNNPACK convolve on CPUs, which takes up to half as
-# long again as Eigen on two cores. All that it does by default, but that:
+# long again as Eigen on two cores. What of it is worth having there:
 _SLOW_CONVOLUTIONS = "0.10."
 _LIBRARY_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 _LIBRARY = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"

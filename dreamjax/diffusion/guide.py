@@ -32,7 +32,7 @@ def keep_off(
   """The prediction with the text, moved away from those with other texts.
 
   c - sum_i w_i d_i', where d_i' is what of d_i = o_i - u is perpendicular to
-  c - u: what the texts share stays (Perp-Neg, Armandpour et al. 2023, Eq. 8).
+  c - u: what the texts share stays (Perp-Neg, Armandpour et al. 2023).
 
   Args:
     conditional: c, [B, ...].

@@ -16,8 +16,8 @@ It costs a decoder's forward pass and saves the encoder's backward pass. What
 the autoencoder does not give back as it got it pulls too, most where t is low.
 
 Notation: B views, K noises per view, h w latent pixels, C latent channels, N
-tokens, E embedding width, M opposed texts per view, T timesteps; a_t and s_t as in
-diffusion/schedule.py.
+tokens, E embedding width, M opposed texts per view, T timesteps; a_t and s_t as
+in diffusion/schedule.py.
 """
 
 import functools
