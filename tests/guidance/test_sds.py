@@ -359,9 +359,11 @@ def test_velocity_and_noise_say_the_same(rescale):
     np.testing.assert_allclose(one[name], other[name], rtol=1e-3)
 
 
-def test_diagnostics_of_a_sure_denoiser():
+@pytest.mark.parametrize("steps", [1, 3])
+def test_diagnostics_of_a_sure_denoiser_are_those_of_the_first_step(steps):
   alpha, sigma = alpha_sigma(400)
-  _, diagnostics = gradient(one_time(weighting="x0"), 0.4)
+  config = one_time(weighting="x0", denoise_steps=steps)
+  _, diagnostics = gradient(config, 0.4)
   assert diagnostics["t"] == 400
   np.testing.assert_allclose(
       diagnostics["residual"],
