@@ -13,7 +13,7 @@ os.environ["XLA_FLAGS"] = (
     + " --xla_force_host_platform_device_count=8"
 )
 
-# `pytest --cache-clear` empties it. Without a limit no process waits for another.
+# `pytest --cache-clear` empties it. Without a limit none waits for another.
 _PROGRAMS = pathlib.Path(__file__).parents[1] / ".pytest_cache/d/programs"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_PROGRAMS))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
