@@ -11,6 +11,8 @@ import jax
 from jax import random
 import jax.numpy as jnp
 
+from dreamjax.ops import march
+
 # The grid is evaluated in as many parts: each still fills a device, and the
 # network's activations take an eighth of the memory.
 _PARTS = 8
@@ -21,11 +23,11 @@ class Occupancy(NamedTuple):
 
   Attributes:
     density: f32[G, G, G], decaying maximum of the density seen in each cell.
-    mask: u8[G, G, G], 1 where samples are taken.
+    bits: u8[G, G, ceil(G / 8)], cells where samples are taken, of march.pack.
   """
 
   density: jax.Array
-  mask: jax.Array
+  bits: jax.Array
 
 
 def init(config):
@@ -37,7 +39,9 @@ def init(config):
     Occupancy.
   """
   shape = (config.occupancy_resolution,) * 3
-  return Occupancy(jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.uint8))
+  return Occupancy(
+      jnp.zeros(shape, jnp.float32), march.pack(jnp.ones(shape, bool))
+  )
 
 
 def update(key, density, occupancy, config):
@@ -52,8 +56,8 @@ def update(key, density, occupancy, config):
     occupancy: Occupancy.
     config: config.RenderConfig.
   Returns:
-    Occupancy: the running maximum, and the mask of cells that exceed
-    min(threshold, mean over the grid).
+    Occupancy: the running maximum, and the cells that exceed min(threshold,
+    mean over the grid).
   """
   resolution = config.occupancy_resolution
   count = resolution**3
@@ -69,4 +73,4 @@ def update(key, density, occupancy, config):
       seen.reshape(occupancy.density.shape),
   )
   threshold = jnp.minimum(config.occupancy_threshold, jnp.mean(running))
-  return Occupancy(running, (running > threshold).astype(jnp.uint8))
+  return Occupancy(running, march.pack(running > threshold))

@@ -155,12 +155,12 @@ def _parts(
     rows.append(_row(name, compiled, 1e3 * took * calls, calls))
     return result
 
-  def render(scene, drawn, mask, progress):
+  def render(scene, drawn, bits, progress):
     field = fields.make(config.field, config.render.bound)
 
     def look(scene):
       images, penalty, _ = views.look(
-          config, field, scene, drawn, mask, progress, with_normals
+          config, field, scene, drawn, bits, progress, with_normals
       )
       return prior.resize(config.guidance, model, images.color), penalty
 
@@ -185,7 +185,7 @@ def _parts(
 
   pull_back = lambda pull, cotangent: pull(cotangent)
   (image, penalty), pull_scene = timed(
-      "render, forward", render, state.params, drawn, state.occupancy.mask,
+      "render, forward", render, state.params, drawn, state.occupancy.bits,
       progress,
   )
   if config.guidance.residual == "image":

@@ -112,7 +112,7 @@ def _query(field, params, position, progress, with_normals, count):
 
 
 def _render_rays(
-    field, params, rays, light, mask, config, progress, with_normals, budget
+    field, params, rays, light, bits, config, progress, with_normals, budget
 ):
   """Samples and composites rays.
 
@@ -123,7 +123,7 @@ def _render_rays(
       rays.origin,
       rays.direction,
       rays.jitter,
-      mask,
+      bits,
       step=2 * config.bound / config.steps,
       bound=config.bound,
       max_samples=budget,
@@ -201,7 +201,7 @@ def render(
     background,
     camera,
     light,
-    mask,
+    bits,
     config,
     jitter,
     progress,
@@ -215,7 +215,7 @@ def render(
     background: f32[V, 3] or f32[V, H, W, 3], seen behind the scene.
     camera: cameras.Camera of V views.
     light: shading.Light of V views; ignored without normals.
-    mask: u8[G, G, G], occupancy.Occupancy.mask.
+    bits: u8[G, G, ceil(G / 8)], occupancy.Occupancy.bits.
     config: config.RenderConfig; H = W = resolution.
     jitter: f32[V, H, W], `ray_jitter`.
     progress: f32[], in [0, 1].
@@ -232,7 +232,7 @@ def render(
   rays = _rays(camera, size, size, jitter)
   budget = config.samples_per_ray * num_views * size * size
   pixels, orientation, overflow = _render_rays(
-      field, params, rays, light, mask, config, progress, with_normals, budget
+      field, params, rays, light, bits, config, progress, with_normals, budget
   )
   regularizers = {
       "orientation": orientation,
@@ -252,7 +252,7 @@ def render_views(
     background,
     camera,
     light,
-    mask,
+    bits,
     config,
     progress,
     size,
@@ -269,7 +269,7 @@ def render_views(
     background: f32[V, 3] or f32[V, size, size, 3].
     camera: cameras.Camera of V views.
     light: shading.Light of V views.
-    mask: u8[G, G, G].
+    bits: u8[G, G, ceil(G / 8)], as in `render`.
     config: config.RenderConfig; its resolution and budget do not matter.
     progress: f32[].
     size: pixels per side. Static.
@@ -291,7 +291,7 @@ def render_views(
 
   def step(rays):
     return _render_rays(
-        field, params, rays, light, mask, config, progress, with_normals,
+        field, params, rays, light, bits, config, progress, with_normals,
         block * config.steps,
     )[0]
 

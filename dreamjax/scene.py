@@ -55,15 +55,15 @@ def make(config, state, index):
   Returns:
     Scene; what it calls is compiled once for all scenes of a config.
   """
-  params, mask, step = jax.tree.map(
+  params, bits, step = jax.tree.map(
       lambda leaf: jnp.asarray(leaf[index]),
-      (state.ema, state.occupancy.mask, state.step),
+      (state.ema, state.occupancy.bits, state.step),
   )
   progress = jnp.minimum(np.float32(step) / np.float32(config.train.steps), 1.0)
   return Scene(
       functools.partial(
           _render, config.field, config.render, config.output.image_size,
-          params, mask, progress,
+          params, bits, progress,
       ),
       functools.partial(
           _query, config.field, config.render.bound, params, progress
@@ -72,7 +72,7 @@ def make(config, state, index):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _render(field, config, size, params, mask, progress, camera):
+def _render(field, config, size, params, bits, progress, camera):
   """Views; light is added to pixels, for which one pass of rays is enough."""
   num_views = camera.fov.shape[0]
   images = render.render_views(
@@ -81,7 +81,7 @@ def _render(field, config, size, params, mask, progress, camera):
       jnp.ones((num_views, 3), jnp.float32),
       camera,
       shading.unlit(num_views),
-      mask,
+      bits,
       config,
       progress,
       size,

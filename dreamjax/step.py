@@ -157,7 +157,7 @@ def _step(
 
   def look(params):
     images, penalty, overflow = views.look(
-        config, field, params, drawn, grid.mask, progress, phase.with_normals
+        config, field, params, drawn, grid.bits, progress, phase.with_normals
     )
     if phase.as_latents:
       image = prior.normals_as_latents(guidance, model, images)

@@ -73,7 +73,7 @@ class Phase(NamedTuple):
   as_latents: bool
 
 
-def look(config, field, params, drawn, mask, progress, with_normals):
+def look(config, field, params, drawn, bits, progress, with_normals):
   """Renders views, and weighs what is to be said against the scene.
 
   Args:
@@ -81,7 +81,7 @@ def look(config, field, params, drawn, mask, progress, with_normals):
     field: fields.Field.
     params: its parameters and, if it is learnt, the background's.
     drawn: Draw.
-    mask: u8[G, G, G], occupancy.Occupancy.mask.
+    bits: u8[G, G, ceil(G / 8)], occupancy.Occupancy.bits.
     progress: f32[], in [0, 1].
     with_normals: see render.render.
   Returns:
@@ -93,7 +93,7 @@ def look(config, field, params, drawn, mask, progress, with_normals):
       _behind(config, params, drawn),
       drawn.camera,
       drawn.light,
-      mask,
+      bits,
       config.render,
       drawn.jitter,
       progress,

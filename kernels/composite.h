@@ -1,4 +1,4 @@
-// Volume rendering of packed samples, one ray at a time; for every backend.
+// Volume rendering of packed samples; for every backend.
 #pragma once
 
 #include <cstdint>
@@ -74,45 +74,11 @@ DJ_HD int64_t NumUsed(const Composite& c, int64_t batch) {
   return Clamp(offset[c.num_rays], 0, c.num_slots);
 }
 
-// What a slot absorbs, computed where it is needed.
-struct Absorption {
-  const Composite& c;
-  DJ_HD float operator()(int64_t s) const {
-    return Absorbed(c.density[s] * c.width[s]);
-  }
-};
-
 struct CompositeForward {
   Composite c;
   float* value_ray;  // [B, R, C]
   float* opacity;    // [B, R]
   float* weight;     // [B, M]
-
-  DJ_HD void operator()(int64_t i) const { Ray<0>(i, Absorption{c}); }
-
-  // kChannels: C, or 0 for any; alpha_of: slot -> 1 - exp(-depth).
-  template <int kChannels, class Alpha>
-  DJ_HD void Ray(int64_t i, Alpha alpha_of) const {
-    const Slots slots = SlotsOf(c, i / c.num_rays, i % c.num_rays);
-    const int64_t channels = kChannels > 0 ? kChannels : c.num_channels;
-    float near[kChannels > 0 ? kChannels : 1];
-    float* result = value_ray + i * channels;
-    float* sum = kChannels > 0 ? near : result;
-    for (int64_t k = 0; k < channels; ++k) sum[k] = 0.0f;
-    float left = 1.0f, total = 0.0f;
-    for (int64_t s = slots.begin; s < slots.end; ++s) {
-      const float alpha = alpha_of(s);
-      const float w = left * alpha;
-      left *= 1.0f - alpha;
-      total += w;
-      weight[s] = w;
-      const float* value = c.value + s * channels;
-      for (int64_t k = 0; k < channels; ++k) sum[k] += w * value[k];
-    }
-    opacity[i] = total;
-    if (kChannels == 0) return;
-    for (int64_t k = 0; k < channels; ++k) result[k] = sum[k];
-  }
 };
 
 // Clears slot i of all batches; for those that no ray owns.
@@ -131,43 +97,6 @@ struct CompositeBackward {
   float* g_density;          // [B, M]
   float* g_value;            // [B, M, C]
   float* g_width;            // [B, M]
-
-  DJ_HD void operator()(int64_t i) const { Ray<0>(i, Absorption{c}); }
-
-  // As CompositeForward's.
-  template <int kChannels, class Alpha>
-  DJ_HD void Ray(int64_t i, Alpha alpha_of) const {
-    const Slots slots = SlotsOf(c, i / c.num_rays, i % c.num_rays);
-    const int64_t channels = kChannels > 0 ? kChannels : c.num_channels;
-    float near[kChannels > 0 ? kChannels : 1];
-    const float* g_sum = g_value_ray + i * channels;
-    if (kChannels > 0) {
-      for (int64_t k = 0; k < channels; ++k) near[k] = g_sum[k];
-      g_sum = near;
-    }
-    // Front to back: T_{i+1} and weight_i, kept in two of the results.
-    float left = 1.0f;
-    for (int64_t s = slots.begin; s < slots.end; ++s) {
-      const float alpha = alpha_of(s);
-      g_width[s] = left * alpha;
-      left *= 1.0f - alpha;
-      g_density[s] = left;
-    }
-    // Back to front: the sum over all samples behind.
-    float behind = 0.0f;
-    for (int64_t s = slots.end; s-- > slots.begin;) {
-      const float after = g_density[s], w = g_width[s];
-      float score = g_weight[s] + g_opacity[i];
-      const float* value = c.value + s * channels;
-      float* g = g_value + s * channels;
-      for (int64_t k = 0; k < channels; ++k) score += g_sum[k] * value[k];
-      for (int64_t k = 0; k < channels; ++k) g[k] = w * g_sum[k];
-      const float g_depth = after * score - behind;
-      behind += w * score;
-      g_density[s] = g_depth * c.width[s];
-      g_width[s] = g_depth * c.density[s];
-    }
-  }
 };
 
 // As ClearWeight.

@@ -40,11 +40,72 @@ DJ_CLONES void AbsorbAll(const Composite& c, Rays rays,
   }
 }
 
+// Composites a ray; alpha is 1 - exp(-depth) of each slot, kChannels C, or 0
+// for any number of channels.
+template <int kChannels>
+DJ_HD void Ray(const CompositeForward& f, int64_t i, const float* alpha) {
+  const Composite& c = f.c;
+  const Slots slots = SlotsOf(c, i / c.num_rays, i % c.num_rays);
+  const int64_t channels = kChannels > 0 ? kChannels : c.num_channels;
+  float near[kChannels > 0 ? kChannels : 1];
+  float* result = f.value_ray + i * channels;
+  float* sum = kChannels > 0 ? near : result;
+  for (int64_t k = 0; k < channels; ++k) sum[k] = 0.0f;
+  float left = 1.0f, total = 0.0f;
+  for (int64_t s = slots.begin; s < slots.end; ++s) {
+    const float absorbed = alpha[s];
+    const float w = left * absorbed;
+    left *= 1.0f - absorbed;
+    total += w;
+    f.weight[s] = w;
+    const float* value = c.value + s * channels;
+    for (int64_t k = 0; k < channels; ++k) sum[k] += w * value[k];
+  }
+  f.opacity[i] = total;
+  if (kChannels == 0) return;
+  for (int64_t k = 0; k < channels; ++k) result[k] = sum[k];
+}
+
+template <int kChannels>
+DJ_HD void Ray(const CompositeBackward& b, int64_t i, const float* alpha) {
+  const Composite& c = b.c;
+  const Slots slots = SlotsOf(c, i / c.num_rays, i % c.num_rays);
+  const int64_t channels = kChannels > 0 ? kChannels : c.num_channels;
+  float near[kChannels > 0 ? kChannels : 1];
+  const float* g_sum = b.g_value_ray + i * channels;
+  if (kChannels > 0) {
+    for (int64_t k = 0; k < channels; ++k) near[k] = g_sum[k];
+    g_sum = near;
+  }
+  // Front to back: T_{i+1} and weight_i, kept in two of the results.
+  float left = 1.0f;
+  for (int64_t s = slots.begin; s < slots.end; ++s) {
+    const float absorbed = alpha[s];
+    b.g_width[s] = left * absorbed;
+    left *= 1.0f - absorbed;
+    b.g_density[s] = left;
+  }
+  // Back to front: the sum over all samples behind.
+  float behind = 0.0f;
+  for (int64_t s = slots.end; s-- > slots.begin;) {
+    const float after = b.g_density[s], w = b.g_width[s];
+    float score = b.g_weight[s] + b.g_opacity[i];
+    const float* value = c.value + s * channels;
+    float* g = b.g_value + s * channels;
+    for (int64_t k = 0; k < channels; ++k) score += g_sum[k] * value[k];
+    for (int64_t k = 0; k < channels; ++k) g[k] = w * g_sum[k];
+    const float g_depth = after * score - behind;
+    behind += w * score;
+    b.g_density[s] = g_depth * c.width[s];
+    b.g_width[s] = g_depth * c.density[s];
+  }
+}
+
 template <int kChannels, class Call>
 DJ_HD void RunRays(const Call& call, Rays rays, const float* alpha) {
   const Call copy = call;  // Its pointers may stay in registers.
   for (int64_t i = rays.begin; i < rays.end; ++i) {
-    copy.template Ray<kChannels>(i, [alpha](int64_t s) { return alpha[s]; });
+    Ray<kChannels>(copy, i, alpha);
   }
 }
 

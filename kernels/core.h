@@ -72,6 +72,32 @@ void ParallelFor(Pool& pool, int64_t num_parts, Run run) {
 }
 
 #ifdef __CUDACC__
+// Blocks of a launch, and `bytes` of shared memory for each.
+struct Blocks {
+  int64_t count;
+  int threads;
+  int layers = 1;
+  int bytes = 0;
+};
+
+// Queues a kernel; blockIdx.y counts layers.
+template <class... Parameters, class... Arguments>
+cudaError_t LaunchBlocks(cudaStream_t stream, const Blocks& blocks,
+                         void (*kernel)(Parameters...),
+                         const Arguments&... arguments) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(blocks.count),
+                        static_cast<unsigned>(blocks.layers));
+  config.blockDim = dim3(static_cast<unsigned>(blocks.threads));
+  config.dynamicSmemBytes = static_cast<size_t>(blocks.bytes);
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, arguments...);
+}
+
+// Lanes of a warp, and a bit for each.
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = ~0u;
+
 template <class F>
 __global__ void Apply(int64_t n, F f) {
   const int64_t stride = int64_t{gridDim.x} * blockDim.x;
@@ -81,16 +107,42 @@ __global__ void Apply(int64_t n, F f) {
   }
 }
 
-// Calls f(i) once for each i in [0, n), neighbours on neighbouring lanes.
 template <class F>
-cudaError_t ForEach(cudaStream_t stream, int64_t n, const F& f) {
+__global__ void ApplyWarps(int64_t n, F f) {
+  const int64_t stride = int64_t{gridDim.x} * blockDim.x / kWarp;
+  const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  for (int64_t i = thread / kWarp; i < n; i += stride) {
+    f(i, static_cast<int>(threadIdx.x % kWarp));
+  }
+}
+
+// Queues a kernel that strides over n parts of `threads` threads.
+template <class F>
+cudaError_t LaunchStrides(cudaStream_t stream, int64_t n, int threads,
+                          int layers, void (*kernel)(int64_t, F), const F& f) {
   constexpr int kBlock = 128;
   constexpr int64_t kMaxBlocks = int64_t{1} << 20;
   if (n <= 0) return cudaSuccess;
-  const int64_t blocks = (n + kBlock - 1) / kBlock;
-  Apply<<<static_cast<int>(blocks < kMaxBlocks ? blocks : kMaxBlocks), kBlock,
-          0, stream>>>(n, f);
-  return cudaGetLastError();
+  const int parts = kBlock / threads;
+  const int64_t blocks = (n + parts - 1) / parts;
+  return LaunchBlocks(
+      stream, {blocks < kMaxBlocks ? blocks : kMaxBlocks, kBlock, layers},
+      kernel, n, f);
+}
+
+// Calls f(i) once for each i in [0, n) and layer, neighbours on neighbouring
+// lanes. A layer costs no division.
+template <class F>
+cudaError_t ForEach(cudaStream_t stream, int64_t n, const F& f,
+                    int layers = 1) {
+  return LaunchStrides(stream, n, 1, layers, Apply<F>, f);
+}
+
+// Calls f(i, lane) on all lanes of a warp, for each i in [0, n) and layer.
+template <class F>
+cudaError_t ForEachWarp(cudaStream_t stream, int64_t n, const F& f,
+                        int layers = 1) {
+  return LaunchStrides(stream, n, kWarp, layers, ApplyWarps<F>, f);
 }
 
 // Looks at every slot: how many are used is known on the device alone.

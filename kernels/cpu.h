@@ -60,28 +60,60 @@ int64_t NumParts(const CompositeBackward& call);
 void RunPart(const CompositeForward& call, int64_t part);
 void RunPart(const CompositeBackward& call, int64_t part);
 
-// A run of a ray's candidates, and OneByOne that looks at a run at a time.
+// A run of a ray's candidates.
 struct CandidateRun {
   static constexpr int kSize = 16;
   float distance[kSize];
-  int32_t cell[kSize];
+  int32_t bit[kSize];
 };
 
 void Fill(const Candidates& candidates, int32_t first, CandidateRun& run);
 
-struct RunByRun {
-  template <class Keep>
-  static void ForSamples(const March& m, int64_t batch, int64_t ray,
-                         Keep keep) {
-    const Candidates candidates = CandidatesOf(m, batch, ray);
-    const uint8_t* occupancy = OccupancyOf(m, batch);
-    CandidateRun run;
-    for (int32_t k = 0; k < m.num_candidates; ++k) {
-      const int i = k % CandidateRun::kSize;
-      if (i == 0) Fill(candidates, k, run);
-      if (!(run.distance[i] < candidates.span.far)) return;
-      if (occupancy[run.cell[i]] != 0 && !keep(run.distance[i])) return;
-    }
+// Calls keep(distance) for each sample of a ray, nearest first, while it
+// returns true.
+template <class Keep>
+void ForSamples(const March& m, int64_t batch, int64_t ray, Keep keep) {
+  const Candidates candidates = CandidatesOf(m, batch, ray);
+  const uint8_t* occupancy = OccupancyOf(m, batch);
+  CandidateRun run;
+  for (int32_t k = 0; k < m.num_candidates; ++k) {
+    const int i = k % CandidateRun::kSize;
+    if (i == 0) Fill(candidates, k, run);
+    if (!(run.distance[i] < candidates.span.far)) return;
+    if (IsSet(occupancy, run.bit[i]) && !keep(run.distance[i])) return;
+  }
+}
+
+// Pass 1: offset[r + 1] = number of samples of ray r.
+struct CountSamples {
+  March m;
+  void operator()(int64_t i) const {
+    const int64_t batch = i / m.num_rays, ray = i % m.num_rays;
+    int32_t count = 0;
+    ForSamples(m, batch, ray, [&count](float) {
+      ++count;
+      return true;
+    });
+    m.offset[batch * (m.num_rays + 1) + ray + 1] = count;
+  }
+};
+
+// Pass 3: each ray fills its slots.
+struct WriteSamples {
+  March m;
+  void operator()(int64_t i) const {
+    const int64_t batch = i / m.num_rays, ray = i % m.num_rays;
+    const int32_t* offset = m.offset + batch * (m.num_rays + 1) + ray;
+    int64_t slot = batch * m.num_slots + offset[0];
+    const int64_t end = batch * m.num_slots + offset[1];
+    if (slot == end) return;
+    const March& to = m;
+    ForSamples(m, batch, ray, [&slot, end, ray, &to](float distance) {
+      to.distance[slot] = distance;
+      to.width[slot] = to.step;
+      to.ray[slot] = static_cast<int32_t>(ray);
+      return ++slot < end;
+    });
   }
 };
 
@@ -118,11 +150,11 @@ void Run(Pool& pool, const Call& call) {
 template <class Pool>
 void Run(Pool& pool, const March& march) {
   const int64_t num_rays = march.num_batches * march.num_rays;
-  ForEach(pool, num_rays, kRaysPerPart, CountSamples<RunByRun>{march});
+  ForEach(pool, num_rays, kRaysPerPart, CountSamples{march});
   for (int64_t batch = 0; batch < march.num_batches; ++batch) {
     SumCounts(march, batch);
   }
-  ForEach(pool, num_rays, kRaysPerPart, WriteSamples<RunByRun>{march});
+  ForEach(pool, num_rays, kRaysPerPart, WriteSamples{march});
   ForEachFree(pool, march, ClearSlot{march});
 }
 

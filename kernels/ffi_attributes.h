@@ -36,7 +36,9 @@ inline bool MakeGrid(const GridAttributes& a, HashGrid& grid) {
   grid.smoothstep = a.smoothstep;
   for (size_t i = 0; i < n; ++i) {
     const int64_t resolution = a.resolutions[i];
+    // Eight entries: so wide are the words that GPUs read pairs of entries by.
     if (resolution < 2 || resolution > 1 << 20 || a.sizes[i] < 1 ||
+        a.sizes[i] % 8 != 0 ||
         a.sizes[i] > std::numeric_limits<int32_t>::max() ||
         a.offsets[i] != grid.num_entries) {
       return false;

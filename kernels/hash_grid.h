@@ -49,6 +49,7 @@ struct HashSlope : HashGridCall {};
 // Corner k of a cell is its lower vertex plus (k & 1, k >> 1 & 1, k >> 2).
 struct Cell {
   int32_t index[8];   // entries of the corners, within the level
+  int32_t low[3];     // the lower vertex
   float fraction[3];  // of the point in the cell, in [0, 1] unless outside
 };
 
@@ -60,7 +61,7 @@ DJ_HD Cell Locate(const Level& level, float x, float y, float z) {
   const float place[3] = {x * level.scale + 0.5f, y * level.scale + 0.5f,
                           z * level.scale + 0.5f};
   Cell cell;
-  int32_t low[3];
+  int32_t* low = cell.low;
   for (int axis = 0; axis < 3; ++axis) {
     // This order of the comparisons sends NaN to 0.
     float clamped = place[axis] > 0.0f ? place[axis] : 0.0f;

@@ -21,13 +21,18 @@ struct March {
   const float* origin;       // [B, R, 3]
   const float* direction;    // [B, R, 3], of length 1
   const float* jitter;       // [B, R]
-  const uint8_t* occupancy;  // [B, G, G, G]
+  const uint8_t* occupancy;  // [B, G, G, bytes of G bits]
   float* distance;           // [B, M]
   float* width;              // [B, M]
   int32_t* ray;              // [B, M]
   int32_t* offset;           // [B, R+1]
   int32_t* overflow;         // [B]
 };
+
+// Bits of a row of cells along z: whole bytes.
+DJ_HD int32_t BitsPerRow(int32_t resolution) {
+  return (resolution + 7) / 8 * 8;
+}
 
 // Where a ray runs through the ball; near >= far if it does not.
 struct Span {
@@ -50,12 +55,13 @@ DJ_HD Span Intersect(const float* origin, const float* direction, float bound) {
   return {near > 0.0f ? near : 0.0f, middle + half};
 }
 
-// A ray's candidates t_k, and the cells of the occupancy grid they fall into.
+// A ray's candidates t_k, and the bits of the occupancy grid they fall into.
 struct Candidates {
   Span span;
   float jitter;
   float step;
   int32_t resolution;
+  int32_t row;     // BitsPerRow
   float start[3];  // in cells, t = 0
   float slope[3];  // in cells per unit of t
 
@@ -63,17 +69,16 @@ struct Candidates {
     return span.near + (static_cast<float>(k) + jitter) * step;
   }
 
-  // Clamped to the grid, NaN too.
-  DJ_HD int32_t Cell(float distance) const {
+  // The bit of a cell. Clamped to the grid, NaN too.
+  DJ_HD int32_t Bit(float distance) const {
     const float last = static_cast<float>(resolution - 1);
-    int32_t cell = 0;
+    int32_t cell[3];
     for (int a = 0; a < 3; ++a) {
       const float place = start[a] + distance * slope[a];
       const float clamped = place > 0.0f ? place : 0.0f;
-      cell = cell * resolution +
-             static_cast<int32_t>(clamped < last ? clamped : last);
+      cell[a] = static_cast<int32_t>(clamped < last ? clamped : last);
     }
-    return cell;
+    return (cell[0] * resolution + cell[1]) * row + cell[2];
   }
 };
 
@@ -88,6 +93,7 @@ DJ_HD Candidates CandidatesOf(const March& m, int64_t batch, int64_t ray) {
   candidates.jitter = m.jitter[index];
   candidates.step = m.step;
   candidates.resolution = m.resolution;
+  candidates.row = BitsPerRow(m.resolution);
   for (int a = 0; a < 3; ++a) {
     candidates.start[a] = (origin[a] + m.bound) * cells_per_unit;
     candidates.slope[a] = direction[a] * cells_per_unit;
@@ -97,41 +103,15 @@ DJ_HD Candidates CandidatesOf(const March& m, int64_t batch, int64_t ray) {
 
 DJ_HD const uint8_t* OccupancyOf(const March& m, int64_t batch) {
   const int64_t g = m.resolution;
-  return m.occupancy + batch * g * g * g;
+  return m.occupancy + batch * g * g * (BitsPerRow(m.resolution) / 8);
 }
 
-// Calls keep(distance) for each sample of a ray, nearest first, while it
-// returns true.
-struct OneByOne {
-  template <class Keep>
-  DJ_HD static void ForSamples(const March& m, int64_t batch, int64_t ray,
-                               Keep keep) {
-    const Candidates candidates = CandidatesOf(m, batch, ray);
-    const uint8_t* occupancy = OccupancyOf(m, batch);
-    for (int32_t k = 0; k < m.num_candidates; ++k) {
-      const float t = candidates.Distance(k);
-      if (!(t < candidates.span.far)) return;
-      if (occupancy[candidates.Cell(t)] != 0 && !keep(t)) return;
-    }
-  }
-};
+DJ_HD bool IsSet(const uint8_t* bits, int32_t bit) {
+  return (bits[bit >> 3] >> (bit & 7) & 1) != 0;
+}
 
-// Pass 1, with a Walk like OneByOne: offset[r + 1] = number of samples of ray r.
-template <class Walk>
-struct CountSamples {
-  March m;
-  DJ_HD void operator()(int64_t i) const {
-    const int64_t batch = i / m.num_rays, ray = i % m.num_rays;
-    int32_t count = 0;
-    Walk::ForSamples(m, batch, ray, [&count](float) {
-      ++count;
-      return true;
-    });
-    m.offset[batch * (m.num_rays + 1) + ray + 1] = count;
-  }
-};
-
-// Pass 2: counts to offsets, as many as there are slots; the rest overflows.
+// After pass 1, offset[r + 1] = number of samples of ray r. Pass 2: counts to
+// offsets, as many as there are slots; the rest overflows.
 inline void SumCounts(const March& m, int64_t batch) {
   int32_t* offset = m.offset + batch * (m.num_rays + 1);
   int64_t total = 0;
@@ -145,32 +125,12 @@ inline void SumCounts(const March& m, int64_t batch) {
       total < m.num_slots ? 0 : total - m.num_slots);
 }
 
-// Pass 3: each ray fills its slots.
-template <class Walk>
-struct WriteSamples {
-  March m;
-  DJ_HD void operator()(int64_t i) const {
-    const int64_t batch = i / m.num_rays, ray = i % m.num_rays;
-    const int32_t* offset = m.offset + batch * (m.num_rays + 1) + ray;
-    int64_t slot = batch * m.num_slots + offset[0];
-    const int64_t end = batch * m.num_slots + offset[1];
-    if (slot == end) return;
-    const March& to = m;
-    Walk::ForSamples(m, batch, ray, [&slot, end, ray, &to](float distance) {
-      to.distance[slot] = distance;
-      to.width[slot] = to.step;
-      to.ray[slot] = static_cast<int32_t>(ray);
-      return ++slot < end;
-    });
-  }
-};
-
 // The slots that rays own, after pass 2; they come first.
 DJ_HD int64_t NumUsed(const March& m, int64_t batch) {
   return m.offset[batch * (m.num_rays + 1) + m.num_rays];
 }
 
-// Pass 4: clears slot i of all batches, for those that no ray owns.
+// Pass 4, after the rays have filled theirs: clears slot i of all batches, for those that no ray owns.
 struct ClearSlot {
   March m;
   DJ_HD void operator()(int64_t i) const {

@@ -9,7 +9,7 @@ DJ_CLONES void Fill(const Candidates& candidates, int32_t first,
   const Candidates c = candidates;
   for (int i = 0; i < CandidateRun::kSize; ++i) {
     run.distance[i] = c.Distance(first + i);
-    run.cell[i] = c.Cell(run.distance[i]);
+    run.bit[i] = c.Bit(run.distance[i]);
   }
 }
 

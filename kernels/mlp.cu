@@ -10,7 +10,6 @@
 namespace dreamjax {
 namespace {
 
-constexpr int kWarp = 32;
 // What every GPU since sm_80 grants a block that asks for it.
 constexpr int kMaxBytes = 96 * 1024;
 // Tiles of a block that has no sum over the points.
@@ -241,9 +240,9 @@ const char* LaunchParts(CUstream_st* stream, const Call& call,
                            cudaFuncAttributeMaxDynamicSharedMemorySize,
                            kMaxBytes);
   if (error == cudaSuccess) {
-    RunPart<Call><<<static_cast<unsigned>(call.num_batches * parts), kWarp,
-                    rows * bytes_per_row, stream>>>(call, parts, size, rows);
-    error = cudaGetLastError();
+    error = LaunchBlocks(
+        stream, {call.num_batches * parts, kWarp, 1, rows * bytes_per_row},
+        RunPart<Call>, call, parts, size, rows);
   }
   return Explain(error);
 }

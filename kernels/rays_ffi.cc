@@ -23,10 +23,13 @@ ffi::Error MarchRays(Exec exec, MarchAttributes a, F32 origin, F32 direction,
   m.num_slots = Size(*distance, 0);
   const int64_t rays = m.num_batches * m.num_rays;
   const int64_t slots = m.num_batches * m.num_slots;
-  const int64_t resolution = Size(occupancy, 0);
-  if (resolution < 1 || resolution > 1024 || !Has(origin, 3 * rays) || !Has(direction, 3 * rays) ||
-      !Has(occupancy,
-           m.num_batches * resolution * resolution * resolution) || !Has(*distance, slots) ||
+  const int64_t resolution = Size(occupancy, 1);
+  const int64_t bytes = Size(occupancy, 0);
+  if (resolution < 1 || resolution > 1024 || bytes != (resolution + 7) / 8 ||
+      !Has(origin, 3 * rays) ||
+      !Has(direction, 3 * rays) ||
+      !Has(occupancy, m.num_batches * resolution * resolution * bytes) ||
+      !Has(*distance, slots) ||
       !Has(*width, slots) || !Has(*ray, slots) ||
       !Has(*offset, rays + m.num_batches) || !Has(*overflow, m.num_batches)) {
     return Misfit();

@@ -10,6 +10,7 @@ import numpy as np
 from dreamjax import config as config_lib
 from dreamjax import fields
 from dreamjax import occupancy as occupancy_lib
+from dreamjax.ops import march
 
 CONFIG = config_lib.RenderConfig(
     occupancy_resolution=16, occupancy_threshold=0.5, bound=1.0
@@ -21,9 +22,16 @@ def cell_centres():
   return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
 
 
+def occupied(occupancy):
+  """The cells where samples are taken, bool[16, 16, 16]."""
+  bits = np.unpackbits(np.asarray(occupancy.bits), axis=-1, bitorder="little")
+  return bits.astype(bool)
+
+
 def test_nothing_is_excluded_at_first():
   occupancy = occupancy_lib.init(CONFIG)
-  assert occupancy.mask.dtype == jnp.uint8 and (occupancy.mask == 1).all()
+  assert occupancy.bits.shape == (16, 16, 2)
+  assert occupied(occupancy).all()
 
 
 def test_ball_is_occupied_and_its_surroundings_are_not():
@@ -36,9 +44,8 @@ def test_ball_is_occupied_and_its_surroundings_are_not():
   )
   distance = np.linalg.norm(cell_centres() - np.asarray(centre), axis=-1)
   half_diagonal = np.sqrt(3) / 16
-  mask = np.asarray(occupancy.mask)
-  assert (mask[distance < 0.3 - half_diagonal] == 1).all()
-  assert (mask[distance > 0.3 + half_diagonal] == 0).all()
+  assert occupied(occupancy)[distance < 0.3 - half_diagonal].all()
+  assert not occupied(occupancy)[distance > 0.3 + half_diagonal].any()
 
 
 def test_initial_blob_of_every_field_is_occupied():
@@ -57,13 +64,13 @@ def test_initial_blob_of_every_field_is_occupied():
           key, lambda x: field.query(params, x, 0.0)[0], occupancy, CONFIG
       ))(random.key(1), params, occupancy_lib.init(CONFIG))
       radius = np.linalg.norm(cell_centres(), axis=-1)
-      assert (np.asarray(occupancy.mask)[radius < width] == 1).all()
+      assert occupied(occupancy)[radius < width].all()
 
 
 def test_matter_that_vanished_is_forgotten_after_a_while():
   occupancy = occupancy_lib.Occupancy(
       density=jnp.full((16, 16, 16), 0.0).at[3, 4, 5].set(1.0),
-      mask=jnp.zeros((16, 16, 16), jnp.uint8).at[3, 4, 5].set(1),
+      bits=march.pack(jnp.zeros((16, 16, 16), bool).at[3, 4, 5].set(True)),
   )
   # The mean would be a lower threshold; matter elsewhere keeps it up.
   elsewhere = lambda x: 10.0 * (x[:, 0] > 0).astype(jnp.float32)
@@ -73,7 +80,7 @@ def test_matter_that_vanished_is_forgotten_after_a_while():
   history = []
   for step in range(20):
     occupancy = update(random.key(step), occupancy)
-    history.append(int(occupancy.mask[3, 4, 5]))
+    history.append(int(occupied(occupancy)[3, 4, 5]))
   # 0.95^13 > 0.5 > 0.95^14.
   assert history == [1] * 13 + [0] * 7
 
@@ -84,7 +91,7 @@ def test_faint_scene_is_kept_by_the_mean():
       random.key(0), faint, occupancy_lib.init(CONFIG), CONFIG
   )
   np.testing.assert_array_equal(
-      np.asarray(occupancy.mask), cell_centres()[..., 2] > 0
+      occupied(occupancy), cell_centres()[..., 2] > 0
   )
 
 

@@ -17,11 +17,12 @@ from dreamjax import fields
 from dreamjax import occupancy as occupancy_lib
 from dreamjax import render as render_lib
 from dreamjax import shading
+from dreamjax.ops import march
 
 CONFIG = config_lib.RenderConfig(
     resolution=9, steps=64, samples_per_ray=64, occupancy_resolution=8
 )
-FULL = jnp.ones((8, 8, 8), jnp.uint8)
+FULL = march.pack(jnp.ones((8, 8, 8), bool))
 DISTANCE = 3.0
 GRAY = jnp.array([[0.3, 0.4, 0.5]])
 
@@ -75,7 +76,7 @@ def picture(field, params, with_normals=True, **changes):
       background=jnp.broadcast_to(GRAY, (num_views, 3)),
       camera=camera,
       light=shading.unlit(num_views),
-      mask=FULL,
+      bits=FULL,
       config=config,
       jitter=jnp.full((num_views,) + (config.resolution,) * 2, 0.5),
       progress=1.0,
@@ -98,7 +99,7 @@ def test_empty_scene_shows_the_background():
 
 
 def test_unoccupied_scene_shows_the_background():
-  images, _, _ = picture(ball(), BALL, mask=jnp.zeros_like(FULL))
+  images, _, _ = picture(ball(), BALL, bits=jnp.zeros_like(FULL))
   assert (images.opacity == 0).all()
 
 
@@ -274,19 +275,19 @@ def test_gradients_are_finite_for_empty_and_for_solid_scenes(field, params):
 
 def test_gradient_is_finite_when_no_ray_meets_anything():
   gradient = jax.jit(jax.grad(lambda params: jnp.sum(
-      picture(ball(), params, mask=jnp.zeros_like(FULL))[0].color
+      picture(ball(), params, bits=jnp.zeros_like(FULL))[0].color
   )))(BALL)
   np.testing.assert_array_equal(gradient, 0.0)
 
 
 def test_scenes_of_several_prompts_are_rendered_together():
   scenes = jnp.stack([BALL, BALL.at[0].set(0.3)])
-  masks = jnp.stack([FULL, FULL.at[:4].set(0)])
+  grids = jnp.stack([FULL, FULL.at[:4].set(0)])
   together, _, _ = jax.jit(jax.vmap(
-      lambda params, mask: picture(ball(), params, mask=mask)
-  ))(scenes, masks)
+      lambda params, bits: picture(ball(), params, bits=bits)
+  ))(scenes, grids)
   for index in range(2):
-    alone, _, _ = picture(ball(), scenes[index], mask=masks[index])
+    alone, _, _ = picture(ball(), scenes[index], bits=grids[index])
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a[index], b, atol=1e-5),
         together, alone,
@@ -338,7 +339,7 @@ def test_hash_grid_learns_a_scene_from_its_shaded_pictures():
   )
   views = jnp.arange(4)
 
-  def pictures(field, params, mask, key, progress):
+  def pictures(field, params, bits, key, progress):
     """Shaded training views, the same for the same key."""
     keys = random.split(key, 3)
     camera = cameras.sample_cameras(keys[0], camera_config, views, 4)
@@ -346,15 +347,15 @@ def test_hash_grid_learns_a_scene_from_its_shaded_pictures():
         keys[1], light_config, camera, views, progress
     )
     return render_lib.render(
-        field, params, jnp.full((4, 3), 0.5), camera, light, mask, config,
+        field, params, jnp.full((4, 3), 0.5), camera, light, bits, config,
         render_lib.ray_jitter(keys[2], views, 32), progress, True,
     )[0].color
 
-  def error(params, mask, key, progress):
-    full = jnp.ones_like(mask)
+  def error(params, bits, key, progress):
+    full = jnp.full_like(bits, 255)
     target = pictures(ball(), BALL, full, key, progress)
     return jnp.mean(
-        (pictures(field, params, mask, key, progress) - target) ** 2
+        (pictures(field, params, bits, key, progress) - target) ** 2
     )
 
   optimizer = optax.adam(5e-3, b2=0.99, eps=1e-15)
@@ -371,7 +372,7 @@ def test_hash_grid_learns_a_scene_from_its_shaded_pictures():
         occupancy,
     )
     value, gradient = jax.value_and_grad(error)(
-        params, occupancy.mask, key, progress
+        params, occupancy.bits, key, progress
     )
     with jax.numpy_dtype_promotion("standard"):  # Optax mixes dtypes.
       update, state = optimizer.update(gradient, state)

@@ -14,6 +14,7 @@ from dreamjax import fields
 from dreamjax import render
 from dreamjax import state as state_lib
 from dreamjax import views
+from dreamjax.ops import march
 
 CONFIG = config_lib.Config(
     background=config_lib.BackgroundConfig(plain_probability=0.5),
@@ -27,7 +28,7 @@ CONFIG = config_lib.Config(
     ),
     train=config_lib.TrainConfig(views=8),
 )
-MASK = jnp.ones((4, 4, 4), jnp.uint8)
+FULL = march.pack(jnp.ones((4, 4, 4), bool))
 FIELD = fields.make(CONFIG.field, 1.0)
 
 
@@ -43,7 +44,7 @@ def parts():
 
 @functools.partial(jax.jit, static_argnums=0)
 def look(config, params, drawn, progress):
-  return views.look(config, FIELD, params, drawn, MASK, progress, False)
+  return views.look(config, FIELD, params, drawn, FULL, progress, False)
 
 
 def test_a_view_is_drawn_from_its_number_alone():
@@ -74,7 +75,7 @@ def test_regularisers_are_weighed_by_their_schedules():
   _, terms, _ = jax.jit(
       render.render, static_argnames=("field", "config", "with_normals")
   )(
-      FIELD, params, drawn.plain, drawn.camera, drawn.light, MASK,
+      FIELD, params, drawn.plain, drawn.camera, drawn.light, FULL,
       config=CONFIG.render, jitter=drawn.jitter, progress=0.25,
       with_normals=False,
   )

@@ -47,7 +47,7 @@ def march(
     origin: f32[..., R, 3], units.
     direction: f32[..., R, 3], of length 1.
     jitter: f32[..., R], in [0, 1).
-    occupancy: u8[..., G, G, G], not 0 where occupied; axes x, y, z over
+    occupancy: u8[..., G, G, ceil(G / 8)], of `pack`; axes x, y, z over
       [-bound, bound].
     step: distance between candidates, units.
     bound: radius of the ball, units.
@@ -63,7 +63,7 @@ def march(
       origin=(origin, "float32", ("R", 3)),
       direction=(direction, "float32", ("R", 3)),
       jitter=(jitter, "float32", ("R",)),
-      occupancy=(occupancy, "uint8", ("G", "G", "G")),
+      occupancy=(occupancy, "uint8", ("G", "G", "B")),
   )
   if not (step > 0 and bound > 0 and math.isfinite(bound / step)):
     raise ValueError(
@@ -84,8 +84,25 @@ def march(
     raise ValueError(
         f"march: occupancy has {sizes['G']} cells per axis, want 1 to 1024."
     )
+  if sizes["B"] != -(-sizes["G"] // 8):
+    raise ValueError(
+        f"march: occupancy has {sizes['B']} bytes along its last axis, want"
+        f" {-(-sizes['G'] // 8)}: {sizes['G']} cells, eight to a byte; make it"
+        " with march.pack."
+    )
   arrays = jax.lax.stop_gradient((origin, direction, jitter, occupancy))
   return _march(*arrays, step, bound, max_samples, candidates)
+
+
+def pack(occupied):
+  """Packs a grid of cells into the bits that `march` reads.
+
+  Args:
+    occupied: bool[..., G, G, G], axes x, y, z.
+  Returns:
+    u8[..., G, G, ceil(G / 8)]; cell z is bit z % 8 of byte z // 8.
+  """
+  return jnp.packbits(occupied, axis=-1, bitorder="little")
 
 
 def definition(
@@ -116,7 +133,8 @@ def definition(
       jnp.clip(cell, 0, resolution - 1).astype(jnp.int32), -1, 0
   )
   inside = distance < (middle + half)[:, None]
-  keep = inside & (occupancy[x, y, z] != 0)
+  bit = (z % 8).astype(jnp.uint8)
+  keep = inside & ((occupancy[x, y, z // 8] >> bit & 1) != 0)
 
   slot = jnp.cumsum(keep.ravel(), dtype=jnp.int32)
   total = jnp.sum(keep, dtype=jnp.int32)

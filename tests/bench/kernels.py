@@ -220,7 +220,7 @@ def _march_cases(num_points):
     radius = np.sqrt(sum(x**2 for x in np.meshgrid(axis, axis, axis)))
     occupancy = radius <= np.quantile(radius, percent / 100)
     cases[f"march, {percent}% occupied"] = (
-        (*rays, jnp.asarray(occupancy, jnp.uint8)),
+        (*rays, march.pack(occupancy)),
         {"kernel": run(march.march), "definition": run(march.definition)},
     )
   return cases

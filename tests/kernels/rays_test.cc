@@ -30,13 +30,13 @@ void RaysMeetTheBallWhereGeometrySays() {
 
 void CellsStayInTheGrid() {
   const float infinity = std::numeric_limits<float>::infinity();
-  Candidates c = {{0.0f, 2.0f}, 0.0f, 0.1f, 8, {4.0f, 4.0f, 0.5f}, {4.0f, 0, 0}};
+  Candidates c = {{0.0f, 2.0f}, 0.0f, 0.1f, 8, 8, {4.0f, 4.0f, 0.5f}, {4.0f, 0, 0}};
   for (const float t : {-2.0f, -1.0f, -0.999f, 0.0f, 0.999f, 1.0f, 1e30f,
                         infinity, -infinity, std::nanf("")}) {
-    EXPECT(c.Cell(t) >= 0 && c.Cell(t) < 512);
+    EXPECT(c.Bit(t) >= 0 && c.Bit(t) < 512);
   }
-  EXPECT(c.Cell(-0.01f) == 3 * 64 + 4 * 8);
-  EXPECT(c.Cell(0.01f) == 4 * 64 + 4 * 8);
+  EXPECT(c.Bit(-0.01f) == 3 * 64 + 4 * 8);
+  EXPECT(c.Bit(0.01f) == 4 * 64 + 4 * 8);
 }
 
 void AbsorptionIsRightToThreeUnitsOfTheLastPlace() {
@@ -64,8 +64,8 @@ void ThreadsDoNotChangeTheImage() {
   }
   const std::vector<float> jitter = Uniform(rays, 0.0f, 0.999f);
   std::vector<uint8_t> occupancy;
-  for (const float x : Uniform(cells * cells * cells, 0.0f, 1.0f)) {
-    occupancy.push_back(x < 0.5f);
+  for (const float x : Uniform(cells * cells * cells / 8, 0.0f, 256.0f)) {
+    occupancy.push_back(static_cast<uint8_t>(x));
   }
   const std::vector<float> density = Uniform(slots, 0.0f, 5.0f);
   const std::vector<float> value = Uniform(3 * slots, 0.0f, 1.0f);

@@ -2,7 +2,8 @@
 
 The tests of an operation, and those of all operations, start from these.
 `place` says where points or rays are: "inside"; on the "border" of cells,
-exactly, where the finest level's scale is a power of two; or "outside".
+exactly, where the finest level's scale is a power of two; "outside"; or, points
+only, in the order of a "ray" through the cube, many side by side in a cell.
 """
 
 import functools
@@ -17,7 +18,7 @@ from dreamjax.ops import hash_mlp as hash_mlp_lib
 from dreamjax.ops import march as march_lib
 from dreamjax.ops import mlp as mlp_lib
 
-PLACES = ("inside", "border", "outside")
+PLACES = ("inside", "border", "outside", "ray")
 
 
 def _normal(rng, *shape, scale=1.0):
@@ -38,6 +39,9 @@ def hash_encode(grid, num_points, batch=(), seed=0, place="inside"):
     position = np.where(is_on, on_vertex, position)
   elif place == "outside":
     position = rng.uniform(-0.5, 1.5, size=shape)
+  elif place == "ray":
+    begin, end = rng.uniform(size=(2, *batch, 1, 3))
+    position = begin + np.linspace(0, 1, num_points)[:, None] * (end - begin)
   return (
       _normal(rng, *batch, grid.num_entries, grid.features),
       jnp.asarray(position, jnp.float32),
@@ -71,12 +75,13 @@ def hash_mlp(grid, sizes, num_points, batch=(), seed=0, place="inside"):
 
 
 def composite(num_rays, channels=3, spare=5, batch=(), seed=0):
-  """(density, value, width, offset); rays have 0 to 12 samples.
+  """(density, value, width, offset); rays have 0 to 12 samples, some to 99.
 
   `spare` slots are free; as many samples find no slot if it is negative.
   """
   rng = np.random.default_rng(seed)
   counts = rng.integers(0, 13, size=batch + (num_rays,))
+  counts[..., 2::7] = rng.integers(0, 100, size=counts[..., 2::7].shape)
   ends = np.cumsum(counts, axis=-1)
   offset = np.concatenate([np.zeros(batch + (1,), int), ends], axis=-1)
   slots = max(int(offset.max()) + spare, 0)
@@ -110,10 +115,10 @@ def rays(num_rays, batch=(), seed=0, place="inside"):
 
 
 def occupancy(share=0.4, resolution=8, batch=(), seed=0):
-  """u8[..., G, G, G], of which about `share` is occupied."""
+  """u8[..., G, G, ceil(G / 8)], of which about `share` is occupied."""
   rng = np.random.default_rng(seed)
   occupied = rng.uniform(size=batch + (resolution,) * 3) < share
-  return jnp.asarray(occupied, jnp.uint8)
+  return march_lib.pack(occupied)
 
 
 # What is computed, of function(parameters, x) of `hash_encode` or `mlp`.

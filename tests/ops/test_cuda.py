@@ -112,7 +112,7 @@ def test_march_and_composite(num_rays, devices):
       (shift - 3 * direction).astype(np.float32),
       direction.astype(np.float32),
       rng.uniform(size=num_rays).astype(np.float32),
-      (rng.uniform(size=(16, 16, 16)) < 0.3).astype(np.uint8),
+      np.asarray(march.pack(rng.uniform(size=(16, 16, 16)) < 0.3)),
       rng.exponential(size=16 * num_rays).astype(np.float32),
       rng.uniform(size=(16 * num_rays, 3)).astype(np.float32),
   )

@@ -70,7 +70,7 @@ CALLS = {
         "origin": _zeros(5, 3),
         "direction": _zeros(5, 3),
         "jitter": _zeros(5),
-        "occupancy": _zeros(4, 4, 4, dtype="u1"),
+        "occupancy": _zeros(9, 9, 2, dtype="u1"),
         "step": 0.1,
         "bound": 1.0,
         "max_samples": 10,

@@ -162,7 +162,7 @@ def _calls():
           lambda *rays: march.march(
               *rays, step=0.1, bound=1.0, max_samples=8
           ),
-          (*rays, jnp.zeros((4, 4, 4), jnp.uint8)),
+          (*rays, jnp.zeros((4, 4, 1), jnp.uint8)),
       ),
   }
 

@@ -12,6 +12,7 @@ from dreamjax.ops import march as march_lib
 
 march = march_lib.march
 STEP = 2 / 32
+FULL = march_lib.pack(jnp.ones((4, 4, 4), bool))
 
 
 def _run(function=march, **numbers):
@@ -21,6 +22,7 @@ def _run(function=march, **numbers):
 def _brute_force(origin, direction, jitter, occupancy, step, bound):
   """Distances of one ray's samples in float64."""
   resolution = occupancy.shape[0]
+  occupied = np.unpackbits(occupancy, axis=-1, bitorder="little")
   b = origin @ direction
   square = b * b - origin @ origin + bound * bound
   if square <= 0:
@@ -33,7 +35,7 @@ def _brute_force(origin, direction, jitter, occupancy, step, bound):
       return distances
     cell = (origin + t * direction + bound) / (2 * bound) * resolution
     cell = np.clip(np.floor(cell).astype(int), 0, resolution - 1)
-    if occupancy[tuple(cell)]:
+    if occupied[tuple(cell)]:
       distances.append(t)
 
 
@@ -46,7 +48,7 @@ def _through_the_centre(origin_x=-3.0):
 
 
 def test_full_grid_is_sampled_at_every_step_of_the_diameter():
-  samples = _run()(*_through_the_centre(), jnp.ones((4, 4, 4), jnp.uint8))
+  samples = _run()(*_through_the_centre(), FULL)
   assert list(samples.offset) == [0, 32]
   np.testing.assert_allclose(
       samples.distance[:32], 2 + (np.arange(32) + 0.25) * STEP, rtol=1e-6
@@ -57,19 +59,19 @@ def test_full_grid_is_sampled_at_every_step_of_the_diameter():
 
 
 def test_a_camera_inside_the_ball_looks_forward_only():
-  samples = _run()(*_through_the_centre(0.0), jnp.ones((4, 4, 4), jnp.uint8))
+  samples = _run()(*_through_the_centre(0.0), FULL)
   assert list(samples.offset) == [0, 16]
   np.testing.assert_allclose(samples.distance[0], 0.25 * STEP)
 
 
 def test_empty_grid_missed_ball_and_ball_behind_have_no_samples():
-  full, empty = jnp.ones((4, 4, 4), jnp.uint8), jnp.zeros((4, 4, 4), jnp.uint8)
+  empty = jnp.zeros((4, 4, 1), jnp.uint8)
   origin, direction, jitter = _through_the_centre()
   beside = origin + jnp.array([0.0, 1.01, 0.0])
   for rays in (
       (origin, direction, jitter, empty),
-      (beside, direction, jitter, full),
-      (origin, -direction, jitter, full),
+      (beside, direction, jitter, FULL),
+      (origin, -direction, jitter, FULL),
   ):
     samples = _run()(*rays)
     assert list(samples.offset) == [0, 0]
@@ -77,7 +79,7 @@ def test_empty_grid_missed_ball_and_ball_behind_have_no_samples():
 
 
 def test_occupied_half_is_sampled_and_the_other_is_not():
-  half = jnp.zeros((4, 4, 4), jnp.uint8).at[2:].set(255)  # x > 0
+  half = jnp.zeros((4, 4, 1), jnp.uint8).at[2:].set(255)  # x > 0
   samples = _run()(*_through_the_centre(), half)
   assert list(samples.offset) == [0, 16]
   assert float(samples.distance[0]) > 3
@@ -174,7 +176,7 @@ def _arguments(**changes):
       "origin": np.zeros((5, 3), "f4"),
       "direction": np.zeros((5, 3), "f4"),
       "jitter": np.zeros((5,), "f4"),
-      "occupancy": np.zeros((4, 4, 4), "u1"),
+      "occupancy": np.zeros((4, 4, 1), "u1"),
       "step": 0.1,
       "bound": 1.0,
       "max_samples": 10,
@@ -186,14 +188,16 @@ def _arguments(**changes):
     "changes, error, message",
     [
         ({"origin": np.zeros((5, 3))}, TypeError, "origin is float64"),
-        ({"occupancy": np.zeros((4, 4, 4), "f4")}, TypeError, "want uint8"),
-        ({"occupancy": np.zeros((4, 4, 4), bool)}, TypeError, "want uint8"),
+        ({"occupancy": np.zeros((4, 4, 1), "f4")}, TypeError, "want uint8"),
+        ({"occupancy": np.zeros((4, 4, 1), bool)}, TypeError, "want uint8"),
         ({"jitter": 0.5}, TypeError, "jitter is of type float"),
         ({"origin": np.zeros((5, 2), "f4")}, ValueError, "origin is"),
         ({"direction": np.zeros((4, 3), "f4")}, ValueError, "R=5, 3"),
         ({"jitter": np.zeros(4, "f4")}, ValueError, r"\[4\], want float32\[R"),
         ({"jitter": np.zeros((), "f4")}, ValueError, r"want float32\[R=5\]"),
-        ({"occupancy": np.zeros((4, 4, 5), "u1")}, ValueError, "occupancy is"),
+        ({"occupancy": np.zeros((4, 5, 1), "u1")}, ValueError, "occupancy is"),
+        ({"occupancy": np.ones((4, 4, 4), "u1")}, ValueError, "has 4 bytes"),
+        ({"occupancy": np.ones((9, 9, 1), "u1")}, ValueError, "want 2: 9 cells"),
         ({"occupancy": np.zeros((64,), "u1")}, ValueError, "occupancy is"),
         ({"occupancy": np.zeros((0, 0, 0), "u1")}, ValueError, "has 0 cells"),
         ({"step": 0.0}, ValueError, "step is 0.0"),
