@@ -177,7 +177,8 @@ def _parts(
 
   def advance(state, gradient, progress):
     return state_lib.advance(
-        config, state, gradient, state.occupancy, jnp.bool_(True), progress
+        config, state, gradient, state.occupancy, jnp.bool_(True),
+        jnp.float32(0.0), progress,
     )
 
   def look_around(key, scene, grid, progress):

@@ -1,5 +1,6 @@
 """What a run changes from step to step."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,11 @@ from dreamjax import fields
 from dreamjax import occupancy as occupancy_lib
 from dreamjax import optimizer
 from dreamjax.fields import background as background_lib
+
+# Share of the slots that may be missing: the last rows of one view are black.
+_TOLERATED = 0.02
+# Slots of a raised budget for each that was wanted.
+_ROOM = 2.0
 
 
 class TrainState(NamedTuple):
@@ -23,6 +29,9 @@ class TrainState(NamedTuple):
     occupancy: occupancy.Occupancy.
     skipped: i32[], steps that were left out because of a value that was not
       finite.
+    demand: f32[], samples that the first step to lack many wanted for each that
+      it had; 1 before. Part of the state, so that a run that goes on does so
+      with the same slots.
   """
 
   step: jax.Array
@@ -31,6 +40,7 @@ class TrainState(NamedTuple):
   opt_state: Any
   occupancy: occupancy_lib.Occupancy
   skipped: jax.Array
+  demand: jax.Array
 
 
 def init(config, key):
@@ -55,10 +65,28 @@ def init(config, key):
       opt_state=optimizer.init(config.optimizer, params),
       occupancy=occupancy_lib.init(config.render),
       skipped=jnp.int32(0),
+      demand=jnp.float32(1.0),
   )
 
 
-def advance(config, state, gradient, grid, is_finite, progress):
+def samples_per_ray(config, demand):
+  """Slots per ray of the steps to come.
+
+  Raised once, if at all: each number is a program of its own.
+
+  Args:
+    config: config.RenderConfig.
+    demand: float, the largest of the prompts' TrainState.demand.
+  Returns:
+    int, at most one for every candidate.
+  """
+  if demand <= 1:
+    return config.samples_per_ray
+  raised = math.ceil(_ROOM * demand * config.samples_per_ray)
+  return min(raised, config.steps)
+
+
+def advance(config, state, gradient, grid, is_finite, overflow, progress):
   """TrainState after the gradient, or as it was if that is not finite.
 
   Args:
@@ -67,6 +95,7 @@ def advance(config, state, gradient, grid, is_finite, progress):
     gradient: like its params.
     grid: occupancy.Occupancy of the step.
     is_finite: bool[].
+    overflow: f32[], samples that found no slot, as a share of the slots.
     progress: f32[], in [0, 1].
   """
   params, opt_state = optimizer.update(
@@ -85,6 +114,11 @@ def advance(config, state, gradient, grid, is_finite, progress):
       opt_state=opt_state,
       occupancy=grid,
       skipped=state.skipped + 1 - is_finite.astype(jnp.int32),
+      demand=jnp.where(
+          (state.demand > 1) | (overflow <= _TOLERATED),
+          state.demand,
+          1.0 + overflow,
+      ),
   )
 
 

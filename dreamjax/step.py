@@ -223,7 +223,7 @@ def _step(
       **diagnostics,
   }, where)
   state = state_lib.advance(
-      config, state, gradient, grid, culprit < 0, progress
+      config, state, gradient, grid, culprit < 0, numbers["overflow"], progress
   )
   return state, Numbers(**numbers, gradient=length, culprit=culprit)
 

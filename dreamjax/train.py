@@ -1,5 +1,6 @@
 """The run: steps on the devices, everything else on the host."""
 
+import dataclasses
 import functools
 import pathlib
 from typing import Any, Callable, NamedTuple
@@ -156,6 +157,7 @@ def fit(
   )
   prompt = parallel.shard(prior.prompt, where)
   states = parallel.shard(state, where)
+  roomy = _with_room(config, state.demand)
   places = workdir.prompt_folders(folder, run.prompts)
   checked = state_lib.checked(state)
   if step < train.steps:
@@ -163,7 +165,7 @@ def fit(
   with journal_lib.Journal(places, train.steps, step, checked) as journal:
     while step < train.steps:
       count = _count(train, phases, step)
-      program = _program(config, prior.model, where, phases[step])
+      program = _program(roomy, prior.model, where, phases[step])
       states, numbers = program(
           states,
           prompt,
@@ -173,6 +175,15 @@ def fit(
       numbers = {name: value[:, :count] for name, value in numbers.items()}
       journal.write(step, numbers)
       step += count
+      before = roomy
+      roomy = _with_room(config, parallel.unshard(states.demand, where))
+      if roomy != before:
+        logging.warning(
+            "Step %d: the views want more samples than"
+            " render.samples_per_ray=%d; from now on it is %d, in a program"
+            " that is compiled for it.",
+            step, before.render.samples_per_ray, roomy.render.samples_per_ray,
+        )
       is_last = step == train.steps or journal.fault or should_stop()
       is_seen = train.preview_every and step % train.preview_every == 0
       if is_last or is_seen or step % train.checkpoint_every == 0:
@@ -186,6 +197,13 @@ def fit(
       if is_last:
         break
   return state
+
+
+def _with_room(config, demand):
+  """The config with as many samples as the states' `demand`, f32[P], wants."""
+  budget = state_lib.samples_per_ray(config.render, float(np.max(demand)))
+  render = dataclasses.replace(config.render, samples_per_ray=budget)
+  return dataclasses.replace(config, render=render)
 
 
 @functools.cache

@@ -249,6 +249,22 @@ def test_a_stopped_run_goes_on_bit_by_bit(whole, tmp_path):
     assert (tmp_path / name).read_text() == (folder / name).read_text()
 
 
+def test_a_budget_that_is_too_small_is_raised_once(tmp_path, caplog):
+  config = dataclasses.replace(
+      CONFIG, render=dataclasses.replace(CONFIG.render, samples_per_ray=1)
+  )
+  state = fit(tmp_path / "whole", config)
+  # The first call finds out, the others have a slot for every sample.
+  short = [x["overflow"] > 0 for x in metrics(tmp_path / "whole")]
+  assert short == [True] * 8 + [False] * 52
+  assert_is_ball(state)
+  assert state.demand > 1
+  assert caplog.text.count("samples_per_ray=1; from now on it is ") == 1
+  # A run that goes on knows what the first one learnt.
+  assert fit(tmp_path / "parts", config, calls=1).step == 8
+  assert_equal(fit(tmp_path / "parts", config), state)
+
+
 @pytest.mark.slow
 def test_memory_stays_flat_over_two_thousand_steps(tmp_path):
   config = dataclasses.replace(

@@ -6,6 +6,7 @@ compiled kernel that fits this process and says in one line what is missing,
 back: at import without any kernels, at the call where a platform has none.
 """
 
+import contextlib
 import os
 import pathlib
 import re
@@ -69,6 +70,17 @@ def status():
   """One line: which platforms run compiled kernels, and why others do not."""
   served = ", ".join(_PLATFORMS) or "none"
   return f"compiled kernels: {served}" + (f" ({_PROBLEM})" if _PROBLEM else "")
+
+
+@contextlib.contextmanager
+def off():
+  """What is traced inside is made of definitions, for comparison."""
+  global _PLATFORMS  # pylint: disable=global-statement
+  platforms, _PLATFORMS = _PLATFORMS, {}
+  try:
+    yield
+  finally:
+    _PLATFORMS = platforms
 
 
 def call(target, definition, results, *arguments, **attributes):

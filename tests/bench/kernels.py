@@ -9,7 +9,10 @@ Each case runs the kernel and one or two formulations in jax.numpy that give
 the same arrays: the operation's definition, and the natural one that a reader
 of the paper would write. All are compiled, checked against each other, run
 warm, then timed in turn, so that a busy machine slows all alike. `ratio` is
-the median of the fastest pure JAX over the kernel's median.
+the median of the fastest pure JAX over the kernel's median. `floor` is the time
+that the device's peak arithmetic and memory would take for the definition's
+arithmetic, as XLA counts it, and for each argument and result once; `reached` is
+its share of the kernel's median.
 """
 
 import functools
@@ -17,14 +20,22 @@ import functools
 from absl import app
 from absl import flags
 import jax
+from jax import random
 import jax.numpy as jnp
 import measure
 import numpy as np
 
 from dreamjax import allocator
+from dreamjax import config_io
+from dreamjax import fields
+from dreamjax import roofline
+from dreamjax import state as state_lib
+from dreamjax import step
+from dreamjax import views
 from dreamjax.ops import composite
 from dreamjax.ops import hash_encode
 from dreamjax.ops import hash_mlp
+from dreamjax.ops import kernels
 from dreamjax.ops import march
 from dreamjax.ops import mlp
 
@@ -32,6 +43,7 @@ _LOG2_POINTS = flags.DEFINE_integer("log2_points", 17, "log2 of N.")
 
 _SAMPLES_PER_RAY = 32
 _CANDIDATES = 128
+_VIEWS = 4
 
 
 def natural_encode(table, position, grid):
@@ -260,28 +272,81 @@ def _composite_cases(num_points):
   }
 
 
+def _render_cases(num_points):
+  """Views of the default recipe, lit, and the gradient of their colours."""
+  del num_points
+  config = config_io.load("toybox")
+  indices = jnp.arange(_VIEWS, dtype=jnp.int32)
+  state = state_lib.init(config, random.key(0))
+  field = fields.make(config.field, config.render.bound)
+  drawn = views.draw(random.key(1), config, indices, 1.0)
+  progress = jnp.float32(0.5)  # All levels are seen, and views are lit.
+  bits = jax.jit(
+      lambda state: step.look_around(
+          random.key(2), config, state.params, state.occupancy, progress
+      ).bits
+  )(state)
+  cotangent = jnp.asarray(
+      np.random.default_rng(5).normal(size=drawn.jitter.shape + (3,)),
+      jnp.float32,
+  )
+
+  def render(params, drawn, bits, cotangent):
+    def look(params):
+      images, penalty, _ = views.look(
+          config, field, params, drawn, bits, progress, True
+      )
+      return images.color, penalty
+
+    results, pull = jax.vjp(look, params)
+    return results, pull((cotangent, jnp.float32(1.0)))
+
+  def define(*arrays):
+    with kernels.off():
+      return render(*arrays)
+
+  arrays = (state.params, drawn, bits, cotangent)
+  return {
+      "render, forward and backward": (
+          arrays, {"kernel": render, "definition": define}
+      ),
+  }
+
+
+def _prepare(arrays, functions, peak):
+  """`measure.Case.make`'s results."""
+  define = jax.jit(functions["definition"]).lower(*arrays)
+  leaves = jax.tree.leaves((arrays, define.out_info))
+  moved = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+  floor = roofline.floor(define.cost_analysis()["flops"], moved, peak)
+  return measure.compiled(arrays, functions), floor
+
+
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f"{argv[1:]} is not a flag.")
   allocator.keep_freed_memory(large=True)
   num_points = 2**_LOG2_POINTS.value
+  points = {"points": num_points}
   makers = (
-      functools.partial(_hash_cases, "small", (5, 4, 18, 8, 64)),
-      functools.partial(_hash_cases, "large", (16, 2, 19, 16, 2048)),
-      functools.partial(_mlp_cases, (20, 32, 4)),
-      functools.partial(_mlp_cases, (32, 64, 64, 4)),
-      functools.partial(_field_cases, "small", (5, 4, 18, 8, 64)),
-      _march_cases,
-      _composite_cases,
+      (functools.partial(_hash_cases, "small", (5, 4, 18, 8, 64)), points),
+      (functools.partial(_hash_cases, "large", (16, 2, 19, 16, 2048)), points),
+      (functools.partial(_mlp_cases, (20, 32, 4)), points),
+      (functools.partial(_mlp_cases, (32, 64, 64, 4)), points),
+      (functools.partial(_field_cases, "small", (5, 4, 18, 8, 64)), points),
+      (_march_cases, points),
+      (_composite_cases, points),
+      (_render_cases, {"views": _VIEWS}),
   )
+  peak = roofline.measure(jnp.float32)
   # One maker at a time: the arrays of the others need not be in memory.
   cases = (
       measure.Case(
           name,
-          functools.partial(measure.compiled, arrays, functions),
-          {"points": num_points},
+          functools.partial(_prepare, arrays, functions, peak),
+          units,
       )
-      for make in makers
+      for make, units in makers
       for name, (arrays, functions) in make(num_points).items()
   )
   measure.run(cases, {
@@ -290,6 +355,7 @@ def main(argv):
       "definition": "definition",
       "natural": "natural",
       "ratio": "ratio",
+      "reached": "reached",
       "error": "error",
   })
 

@@ -19,6 +19,7 @@ from dreamjax.ops import kernels
 _REPEATS = flags.DEFINE_integer("repeats", 30, "Timed runs of each function.")
 _WARM_UPS = flags.DEFINE_integer("warm_ups", 3, "Runs before these.")
 _CASES = flags.DEFINE_string("cases", "", "Only cases with this in their name.")
+_PLOT = flags.DEFINE_string("plot", "", "Also a bar per case, in this file.")
 _TABLE = flags.DEFINE_bool("table", False, "Rows of Markdown, not JSON.")
 
 
@@ -37,19 +38,20 @@ class Case(NamedTuple):
 
   Attributes:
     name: of the case.
-    make: () -> {who: () -> arrays}; the first is the one in question.
+    make: () -> ({who: () -> arrays}, milliseconds that the device's peak would
+      take); the first function is the one in question.
     units: what it does, as {"points": N}.
     more: what else its record says.
   """
 
   name: str
-  make: Callable[[], dict[str, Callable[[], Any]]]
+  make: Callable[[], tuple[dict[str, Callable[[], Any]], float]]
   units: dict[str, int]
   more: dict[str, Any] = {}
 
 
 def compiled(arrays, functions):
-  """`Case.make` of {who: function of the arrays}, each compiled."""
+  """{who: () -> arrays} of {who: function of the arrays}."""
   return {
       who: functools.partial(jax.jit(run).lower(*arrays).compile(), *arrays)
       for who, run in functions.items()
@@ -105,7 +107,7 @@ def environment():
   }
 
 
-def _line(case, times, error):
+def _line(case, times, error, floor):
   """The record of a case."""
   median = {who: float(np.median(runs)) for who, runs in times.items()}
   ours, *others = median
@@ -121,6 +123,8 @@ def _line(case, times, error):
       "unit": "ms",
       "p90": round(float(np.quantile(times[ours], 0.9)), 3),
       **rates,
+      "floor": float(f"{floor:.3g}"),
+      "reached": float(f"{floor / median[ours]:.2g}"),
       "ratio": round(median[best] / median[ours], 2),
       "best": best,
       **{who: round(median[who], 3) for who in others},
@@ -151,11 +155,34 @@ def run(cases, columns):
   if _TABLE.value:
     print(_row(columns))
     print(_row(["---"] * len(columns)))
+  lines = []
   for case in cases:
     if _CASES.value in case.name:
-      line = _line(case, *_measure(case.make()))
+      functions, floor = case.make()
+      line = _line(case, *_measure(functions), floor)
+      lines.append(line)
       cells = (_cell(line.get(key, "")) for key in columns.values())
       print(
           _row(cells) if _TABLE.value else json.dumps(line | here), flush=True
       )
+  if _PLOT.value:
+    _plot(_PLOT.value, lines, here)
   print(json.dumps(here), file=sys.stderr)
+
+
+def _plot(path, lines, here):
+  """How many times as fast each case is, as a picture."""
+  # Not among the packages that the tests need.
+  from matplotlib import pyplot  # pylint: disable=g-import-not-at-top
+
+  figure, axes = pyplot.subplots(figsize=(8, 0.8 + 0.28 * len(lines)))
+  bars = axes.barh(
+      [line["case"] for line in lines], [line["ratio"] for line in lines]
+  )
+  axes.bar_label(bars, fmt="%.1f", padding=3)
+  axes.axvline(1.0, color="black", linewidth=1)
+  axes.invert_yaxis()
+  axes.margins(x=0.1)
+  axes.set_xlabel("median of the fastest other over the median of the first")
+  axes.set_title(f"{here['processor']}, jax {here['jax']}, {here['commit']}")
+  figure.savefig(path, bbox_inches="tight", dpi=110)

@@ -30,7 +30,7 @@ def run(name, *words):
 
 @pytest.mark.parametrize(
     "cases, count",
-    [("composite", 2), pytest.param("", 21, marks=pytest.mark.slow)],
+    [("composite", 2), pytest.param("", 22, marks=pytest.mark.slow)],
 )
 def test_every_kernel_gives_a_line_and_equal_results(cases, count):
   lines = run(

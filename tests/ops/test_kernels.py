@@ -167,6 +167,16 @@ def _calls():
   }
 
 
+def test_switched_off_for_a_while_operations_are_their_definitions():
+  calls = {}
+  for name, (function, arrays) in _calls().items():
+    with kernels.off():
+      inside = jax.jit(lambda *x: function(*x)).lower(*arrays).as_text()
+    after = jax.jit(lambda *x: function(*x)).lower(*arrays).as_text()
+    calls[name] = ("dreamjax_" in inside, "dreamjax_" in after)
+  assert set(calls.values()) == {(False, True)}
+
+
 @pytest.mark.parametrize(
     "name, targets",
     [
