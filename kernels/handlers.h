@@ -7,6 +7,7 @@
 #define DJ_HASH_TARGETS(X)                                   \
   X(HashEncode, "dreamjax_hash_encode")                      \
   X(HashTableGradient, "dreamjax_hash_table_gradient")       \
+  X(HashTableGradients, "dreamjax_hash_table_gradients")     \
   X(HashPositionGradient, "dreamjax_hash_position_gradient") \
   X(HashSecondTable, "dreamjax_hash_second_table")           \
   X(HashSecondPosition, "dreamjax_hash_second_position")     \

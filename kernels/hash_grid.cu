@@ -178,14 +178,18 @@ __device__ void SumRun(const Run& run, Vector<F>& v) {
 // arrive, so the last bits differ between calls.
 template <int F>
 struct ScatterPoints {
-  HashGridCall call;
+  HashScatter call;
   __device__ void operator()(int64_t warp, int lane) const {
     const int64_t rows = call.num_batches * call.num_points;
     const int64_t thread = warp * kWarp + lane;
     const int64_t row = thread < rows ? thread : rows - 1;
     const Place place(call, row, static_cast<int>(blockIdx.y));
-    Vector<F> g = {};
-    if (thread < rows) g = Read<F>(call.cotangent + place.feature);
+    const bool has_plain = call.plain != nullptr;
+    Vector<F> g = {}, plain = {};
+    if (thread < rows) {
+      g = Read<F>(call.cotangent + place.feature);
+      if (has_plain) plain = Read<F>(call.plain + place.feature);
+    }
     const Run run = RunOf(place, lane);
 DJ_UNROLL(4)
     for (int k = 0; k < 8; k += 2) {
@@ -193,6 +197,11 @@ DJ_UNROLL(4)
       for (int j = 0; j < 2; ++j) {
         const float weight = place.WeightOf(call, k + j);
         for (int f = 0; f < F; ++f) part[j].at[f] = weight * g.at[f];
+        if (has_plain) {
+          const float own =
+              Weight(place.axis[0], place.axis[1], place.axis[2], k + j);
+          for (int f = 0; f < F; ++f) part[j].at[f] += own * plain.at[f];
+        }
         SumRun<F>(run, part[j]);
       }
       if (run.is_first) {

@@ -42,7 +42,11 @@ struct HashGridCall {
 // result[B, N, L F] = sum over corners of weight * table.
 struct HashGather : HashGridCall {};
 // result[B, T, F] = sum over points and corners of weight * cotangent.
-struct HashScatter : HashGridCall {};
+struct HashScatter : HashGridCall {
+  // [B, N, L F]; if given, with a direction, the weights' own cotangents, whose
+  // products are added to those of their derivatives.
+  const float* plain = nullptr;
+};
 // result[B, N, 3] = d/dx of <cotangent, HashGather>.
 struct HashSlope : HashGridCall {};
 

@@ -340,23 +340,26 @@ void Run(const HashScatter& call, int64_t part) {
       call.result + (batch * grid.num_entries + level.offset) * F;
   std::fill(entries, entries + int64_t{level.size} * F, 0.0f);
   if (points.count == 0) return;
-  Vectors position, direction;
-  Pipeline(
-      points.num_blocks,
-      [&](int64_t b, Block& block) {
-        const int64_t row = 3 * points.RowOf(b);
-        Load(call.position + row, points.CountIn(b), position);
-        if (call.direction != nullptr) {
-          Load(call.direction + row, points.CountIn(b), direction);
-        }
-        PrepareWeights<true>(
-            grid, level, entries, position,
-            call.direction == nullptr ? nullptr : &direction, block);
-      },
-      [&](int64_t b, Block& block) {
-        const float* g = call.cotangent + points.RowOf(b) * columns + l * F;
-        ScatterPoints<F>(g, block, points.CountIn(b), columns, entries);
-      });
+  const auto add = [&](const float* cotangent, const float* along) {
+    Vectors position, direction;
+    Pipeline(
+        points.num_blocks,
+        [&](int64_t b, Block& block) {
+          const int64_t row = 3 * points.RowOf(b);
+          Load(call.position + row, points.CountIn(b), position);
+          if (along != nullptr) {
+            Load(along + row, points.CountIn(b), direction);
+          }
+          PrepareWeights<true>(grid, level, entries, position,
+                               along == nullptr ? nullptr : &direction, block);
+        },
+        [&](int64_t b, Block& block) {
+          const float* g = cotangent + points.RowOf(b) * columns + l * F;
+          ScatterPoints<F>(g, block, points.CountIn(b), columns, entries);
+        });
+  };
+  add(call.cotangent, call.direction);
+  if (call.plain != nullptr) add(call.plain, nullptr);
 }
 
 template <class Call>

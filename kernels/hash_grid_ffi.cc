@@ -12,7 +12,8 @@ namespace {
 template <class Call, class Exec>
 ffi::Error RunHash(Exec& exec, const GridAttributes& attributes,
                    const F32* table, const F32& position, const F32* cotangent,
-                   const F32* direction, F32Out& result) {
+                   const F32* direction, F32Out& result,
+                   const F32* plain = nullptr) {
   Call call;
   if (!MakeGrid(attributes, call.grid)) return Misfit();
   call.num_batches = Batches(position, 2);
@@ -29,7 +30,8 @@ ffi::Error RunHash(Exec& exec, const GridAttributes& attributes,
   if (!Has(position, 3 * num_points) || !Has(*result, results) ||
       (table != nullptr && !Has(*table, entries)) ||
       (cotangent != nullptr && !Has(*cotangent, features)) ||
-      (direction != nullptr && !Has(*direction, 3 * num_points))) {
+      (direction != nullptr && !Has(*direction, 3 * num_points)) ||
+      (plain != nullptr && !Has(*plain, features))) {
     return Misfit();
   }
   const auto data = [](const F32* buffer) {
@@ -40,6 +42,7 @@ ffi::Error RunHash(Exec& exec, const GridAttributes& attributes,
   call.cotangent = data(cotangent);
   call.direction = data(direction);
   call.result = result->typed_data();
+  if constexpr (std::is_same_v<Call, HashScatter>) call.plain = data(plain);
   return Execute(exec, call);
 }
 
@@ -57,6 +60,15 @@ ffi::Error HashTableGradient(Exec exec, GridAttributes a, F32 position,
                              F32 cotangent, F32Out table) {
   return RunHash<HashScatter>(exec, a, nullptr, position, &cotangent, nullptr,
                               table);
+}
+
+// Of features and of the slope at once.
+template <class Exec>
+ffi::Error HashTableGradients(Exec exec, GridAttributes a, F32 position,
+                              F32 cotangent, F32 slope_cotangent,
+                              F32 direction, F32Out table) {
+  return RunHash<HashScatter>(exec, a, nullptr, position, &slope_cotangent,
+                              &direction, table, &cotangent);
 }
 
 template <class Exec>

@@ -346,21 +346,71 @@ _position_gradient.defvjp(_position_gradient_fwd, _position_gradient_bwd)
 
 def _second(table, position, cotangent, direction, grid):
   """d<v, P>/d(table, x, g) at a direction v."""
+  arrays = (table, position, cotangent, direction)
+  return tuple(
+      _second_by(index, *arrays, grid) for index in range(len(_SECOND))
+  )
 
-  def define(index):
-    def gradient(table, position, cotangent, direction):
-      arrays = (table, position, cotangent)
-      return (_pull(
-          lambda *arrays: _define_position_gradient(*arrays, grid)[0],
-          arrays,
-          direction,
-      )[index],)
 
-    return gradient
+# What _second differentiates by, and the kernels that do.
+_SECOND = ("second_table", "second_position", "second_cotangent")
+
+
+def _second_by(index, table, position, cotangent, direction, grid):
+  """The part of `_second` with an index."""
+
+  def define(table, position, cotangent, direction):
+    arrays = (table, position, cotangent)
+    return (_pull(
+        lambda *arrays: _define_position_gradient(*arrays, grid)[0],
+        arrays,
+        direction,
+    )[index],)
 
   arrays = (table, position, cotangent, direction)
-  targets = ("second_table", "second_position", "second_cotangent")
-  return tuple(
-      _call(target, define(index), [arrays[index].shape[-2:]], grid, *arrays)[0]
-      for index, target in enumerate(targets)
+  (result,) = _call(
+      _SECOND[index], define, [arrays[index].shape[-2:]], grid, *arrays
   )
+  return result
+
+
+def tangent(table, position, direction, grid):
+  """Derivative of the features along directions, (dE/dx) v.
+
+  Args:
+    table: as for `hash_encode`.
+    position: as well.
+    direction: f32[..., N, 3], v.
+    grid: HashGrid.
+  Returns:
+    f32[..., N, L F]; no derivative is defined.
+  """
+  shape = (*position.shape[:-1], grid.num_features)
+  # <v, P> is linear in the cotangent: any will do.
+  any_cotangent = jnp.zeros(shape, jnp.float32)
+  return _second_by(2, table, position, any_cotangent, direction, grid)
+
+
+def table_gradients(position, cotangent, slope_cotangent, direction, grid):
+  """Gradient of <g, E> + <G, (dE/dx) v> by the table, in one pass.
+
+  Args:
+    position: as for `hash_encode`.
+    cotangent: f32[..., N, L F], g.
+    slope_cotangent: f32[..., N, L F], G.
+    direction: f32[..., N, 3], v.
+    grid: HashGrid.
+  Returns:
+    f32[..., T, F]; no derivative is defined.
+  """
+
+  def define(position, cotangent, slope_cotangent, direction):
+    table = jnp.zeros(position.shape[:-2] + _table_shape(grid), jnp.float32)
+    second = _second_by(0, table, position, slope_cotangent, direction, grid)
+    return (_table_gradient(position, cotangent, grid) + second,)
+
+  (table,) = _call(
+      "table_gradients", define, [_table_shape(grid)], grid,
+      position, cotangent, slope_cotangent, direction,
+  )
+  return table

@@ -148,6 +148,30 @@ def _compose_slope(table, weights, position, count, grid):
   )
 
 
+def _compose_gradient(
+    table, weights, position, count, cotangent, slope_cotangent, grid
+):
+  """Gradients of `_compose_slope` by table and weights, as at the top."""
+  g = _of_used(cotangent, count)
+  v = _of_used(slope_cotangent, count)
+  feature = hash_encode.hash_encode(table, position, grid)
+  u = hash_encode.tangent(table, position, v, grid)
+  first = jnp.zeros_like(g).at[..., 0].set(1.0)
+
+  def total(weights, feature):
+    output, pull = jax.vjp(functools.partial(mlp.mlp, weights), feature)
+    (slope_by_feature,) = pull(first)
+    value = jnp.vdot(g, output) + jnp.vdot(u, slope_by_feature)
+    return value, slope_by_feature
+
+  gradient = jax.grad(total, (0, 1), has_aux=True)
+  (by_weights, by_feature), slope_by_feature = gradient(weights, feature)
+  by_table = hash_encode.table_gradients(
+      position, by_feature, slope_by_feature, v, grid
+  )
+  return by_table, by_weights
+
+
 def _call(target, define, results, table, weights, *arrays, grid):
   """Runs a kernel.
 
@@ -186,18 +210,17 @@ def _gradient(
     target, function, table, weights, position, count, cotangents, grid
 ):
   """Gradients of the table and the weights, for outputs and maybe slope."""
+  has_slope = len(cotangents) > 1
   batch, num_points = position.shape[:-2], position.shape[-2]
   parts = mlp.num_parts(weights, num_points)
 
-  def define(table, weights, position, count, *cotangents):
-    pull = jax.vjp(
-        lambda table, weights: function(table, weights, position, count, grid),
-        table,
-        weights,
-    )[1]
-    gradient, gradients = pull(
-        cotangents if len(cotangents) > 1 else cotangents[0]
-    )
+  def define(*arrays):
+    if has_slope:
+      gradient, gradients = _compose_gradient(*arrays, grid)
+    else:
+      table, weights, *others, cotangent = arrays
+      compose = lambda *params: function(*params, *others, grid)
+      gradient, gradients = jax.vjp(compose, table, weights)[1](cotangent)
     scratch = jnp.zeros(scratch_shape, jnp.float32)
     return gradient, mlp.partial(gradients, parts), scratch
 

@@ -10,6 +10,7 @@ import pytest
 
 from dreamjax.ops import hash_encode
 from dreamjax.ops import hash_mlp as hm
+from dreamjax.ops import kernels
 from dreamjax.ops import mlp
 
 # A dense level and a hashed one.
@@ -143,6 +144,24 @@ def test_every_number_of_points_works(order, assert_close):
         order("kernel")(table, weights, *part),
         order("definition")(table, weights, *part),
     )
+
+
+@both
+@pytest.mark.parametrize("count", [None, (150, 7)])
+def test_platforms_without_the_kernel_make_the_same_of_its_parts(
+    order, count, monkeypatch, assert_close
+):
+  arrays = _arrays(batch=(2,))
+  count = None if count is None else jnp.array(count, jnp.int32)
+  expected = order("kernel", count=count)(*arrays)
+  parts = {
+      platform: frozenset(name for name in targets if "hash_mlp" not in name)
+      for platform, targets in kernels._PLATFORMS.items()  # pylint: disable=protected-access
+  }
+  monkeypatch.setattr(kernels, "_PLATFORMS", parts)
+  run = order("kernel", count=count)
+  assert "hash_mlp" not in run.lower(*arrays).as_text()
+  assert_close(run(*arrays), expected)
 
 
 @both

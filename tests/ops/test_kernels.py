@@ -234,8 +234,7 @@ def test_a_platform_gets_its_kernels_or_the_definition(
                 "dreamjax_hash_encode",
                 "dreamjax_hash_position_gradient",
                 "dreamjax_hash_second_cotangent",
-                "dreamjax_hash_second_table",
-                "dreamjax_hash_table_gradient",
+                "dreamjax_hash_table_gradients",  # Of both, in one pass.
                 "dreamjax_mlp",
                 "dreamjax_mlp_gradient",
                 "dreamjax_mlp_input_gradient",
