@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from dreamjax import schedules
 from dreamjax.fields import field
-from dreamjax.ops import hash_encode
+from dreamjax.ops import hash_grid
 from dreamjax.ops import hash_mlp
 
 # Instant-NGP, section 4.
@@ -58,7 +58,7 @@ def make(config, bound):
     ValueError: the config does not describe a hash grid.
   """
   field.check(config)
-  grid = hash_encode.make_grid(
+  grid = hash_grid.make_grid(
       config.levels,
       config.features,
       config.log2_table_size,

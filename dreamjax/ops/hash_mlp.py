@@ -26,6 +26,7 @@ import numpy as np
 
 from dreamjax.ops import arguments
 from dreamjax.ops import hash_encode
+from dreamjax.ops import hash_grid
 from dreamjax.ops import kernels
 from dreamjax.ops import mlp
 
@@ -37,7 +38,7 @@ def hash_mlp(table, weights, position, grid, count=None):
     table: f32[..., T, F], see `hash_encode.hash_encode`.
     weights: matrices, see `mlp.mlp`; the first one has L F rows.
     position: f32[..., N, 3], see `hash_encode.hash_encode`.
-    grid: hash_encode.HashGrid.
+    grid: hash_grid.HashGrid.
     count: i32[...], points in use; they come first. None for all.
   Returns:
     f32[..., N, O], 0 for points not in use. Differentiable twice in reverse
@@ -99,7 +100,7 @@ def _of_used(array, count):
 
 def _check(op, table, weights, position, count, grid):
   """(table, weights, position, count) as a kernel wants them, if they fit."""
-  hash_encode.check_grid(op, grid)
+  hash_grid.check_grid(op, grid)
   weights = tuple(weights)
   if not weights:
     raise ValueError(f"{op}: weights is empty, want at least one matrix.")

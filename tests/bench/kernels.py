@@ -34,6 +34,7 @@ from dreamjax import step
 from dreamjax import views
 from dreamjax.ops import composite
 from dreamjax.ops import hash_encode
+from dreamjax.ops import hash_grid
 from dreamjax.ops import hash_mlp
 from dreamjax.ops import kernels
 from dreamjax.ops import march
@@ -94,7 +95,7 @@ def dense_composite(density, value, width, offset):
 
 def _hash_cases(size, layout, num_points):
   """{name: (arrays, {who: function})} of the hash encoding in one layout."""
-  grid = hash_encode.make_grid(*layout)
+  grid = hash_grid.make_grid(*layout)
   rng = np.random.default_rng(0)
   normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
   table = normal(grid.num_entries, grid.features)
@@ -181,7 +182,7 @@ def _mlp_cases(sizes, num_points):
 
 def _field_cases(size, layout, num_points):
   """{name: (arrays, {who: function})} of encoding, network and slope."""
-  grid = hash_encode.make_grid(*layout, smoothstep=True)
+  grid = hash_grid.make_grid(*layout, smoothstep=True)
   sizes = (grid.num_features, 32, 4)
   rng = np.random.default_rng(4)
   normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)

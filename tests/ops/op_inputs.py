@@ -14,6 +14,7 @@ import numpy as np
 
 from dreamjax.ops import composite as composite_lib
 from dreamjax.ops import hash_encode as hash_encode_lib
+from dreamjax.ops import hash_grid as hash_grid_lib
 from dreamjax.ops import hash_mlp as hash_mlp_lib
 from dreamjax.ops import march as march_lib
 from dreamjax.ops import mlp as mlp_lib
@@ -224,8 +225,15 @@ def assert_same_samples(actual, expected):
   )
 
 
+def _table_gradients(grid, *size):
+  """(position, cotangent, slope's cotangent, direction)."""
+  _, position, *cotangents = hash_encode(grid, *size)
+  _, _, other, _ = hash_encode(grid, *size, seed=1)
+  return position, cotangents[0], other, cotangents[1]
+
+
 # Every operation, with and without derivatives.
-GRID = hash_encode_lib.make_grid(2, 4, 8, 5, 24, smoothstep=True)
+GRID = hash_grid_lib.make_grid(2, 4, 8, 5, 24, smoothstep=True)
 SIZES = (8, 16, 4)
 COPIES = 2  # along the leading axis of all arguments
 
@@ -240,6 +248,11 @@ OPERATIONS = {
         second,
         _encode,
         hash_encode(GRID, 17, (COPIES,)),
+    ),
+    "hash_encode, both orders of the table's gradient": (
+        jax.jit,
+        functools.partial(hash_encode_lib.table_gradients, grid=GRID),
+        _table_gradients(GRID, 17, (COPIES,)),
     ),
     "mlp": (first, mlp_lib.mlp, mlp(SIZES, 17, (COPIES,))),
     "mlp, second order": (second, mlp_lib.mlp, mlp(SIZES, 17, (COPIES,))),

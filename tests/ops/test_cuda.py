@@ -7,6 +7,7 @@ import pytest
 
 from dreamjax.ops import composite
 from dreamjax.ops import hash_encode
+from dreamjax.ops import hash_grid
 from dreamjax.ops import kernels
 from dreamjax.ops import march
 from dreamjax.ops import mlp
@@ -52,7 +53,7 @@ def test_cuda_runs_compiled_kernels(devices):
 def test_hash_encode_and_both_orders_of_derivatives(
     num_points, features, devices
 ):
-  grid = hash_encode.make_grid(4, features, 9, 5, 64, smoothstep=True)
+  grid = hash_grid.make_grid(4, features, 9, 5, 64, smoothstep=True)
   rng = np.random.default_rng(num_points)
   arrays = (
       rng.normal(size=(grid.num_entries, features)).astype(np.float32),

@@ -12,6 +12,7 @@ import pytest
 from dreamjax import _kernels
 from dreamjax.ops import composite
 from dreamjax.ops import hash_encode
+from dreamjax.ops import hash_grid
 from dreamjax.ops import hash_mlp
 from dreamjax.ops import kernels
 from dreamjax.ops import march
@@ -34,7 +35,7 @@ def _zeros(*shape, dtype="f4"):
 
 # {function: arguments that it takes}.
 CALLS = {
-    hash_encode.make_grid: {
+    hash_grid.make_grid: {
         "levels": 2,
         "features": 4,
         "log2_table_size": 8,
@@ -96,7 +97,7 @@ def _shapes(draw, shape):
 @st.composite
 def _spoilt(draw, value):
   """What may come in place of an argument."""
-  if isinstance(value, hash_encode.HashGrid):
+  if isinstance(value, hash_grid.HashGrid):
     name = draw(st.sampled_from(value._fields))
     return value._replace(**{name: draw(_spoilt(getattr(value, name)))})
   if isinstance(value, (list, tuple)):

@@ -10,9 +10,10 @@ import op_inputs
 import pytest
 
 from dreamjax.ops import hash_encode as he
+from dreamjax.ops import hash_grid
 
 # A dense level of 5 vertices per axis and a hashed one.
-GRID = he.make_grid(2, 2, 7, 5, 24)
+GRID = hash_grid.make_grid(2, 2, 7, 5, 24)
 SMOOTH = GRID._replace(smoothstep=True)
 
 
@@ -55,7 +56,7 @@ def _differences(function, x, step=1e-5):
 
 
 def test_levels_grow_geometrically_between_the_two_resolutions():
-  grid = he.make_grid(16, 2, 19, 16, 2048)
+  grid = hash_grid.make_grid(16, 2, 19, 16, 2048)
   assert grid.resolutions[0] == 16 and grid.resolutions[-1] == 2048
   ratios = np.diff(np.log2(np.array(grid.scales) + 1))
   np.testing.assert_allclose(ratios, 7 / 15, rtol=1e-5)
@@ -65,7 +66,7 @@ def test_levels_grow_geometrically_between_the_two_resolutions():
 
 
 def test_linear_vertices_give_a_linear_function():
-  grid = he.make_grid(1, 1, 12, 16, 16)
+  grid = hash_grid.make_grid(1, 1, 12, 16, 16)
   x, y, z = np.meshgrid(*[np.arange(16.0)] * 3, indexing="ij")
   value = 3 * x - 2 * y + z + 1
   table = jnp.asarray(value.transpose(2, 1, 0).reshape(-1, 1), jnp.float32)
@@ -83,7 +84,7 @@ def test_linear_vertices_give_a_linear_function():
 
 
 def test_smoothstep_is_flat_at_vertices_and_steep_between():
-  grid = he.make_grid(1, 1, 12, 16, 16, smoothstep=True)
+  grid = hash_grid.make_grid(1, 1, 12, 16, 16, smoothstep=True)
   table = jnp.arange(16.0**3)[:, None] % 16  # the vertex's x
   at = lambda x: jnp.array([[(x - 0.5) / 15, 0.5, 0.5]], jnp.float32)
   run = _first(he.hash_encode, grid)
@@ -275,4 +276,4 @@ def test_wrong_arrays_are_named(arrays, error, message):
 )
 def test_impossible_grids_are_refused(arguments, message):
   with pytest.raises(ValueError, match="make_grid: .*" + message):
-    he.make_grid(*arguments)
+    hash_grid.make_grid(*arguments)

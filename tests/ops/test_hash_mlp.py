@@ -8,13 +8,13 @@ import numpy as np
 import op_inputs
 import pytest
 
-from dreamjax.ops import hash_encode
+from dreamjax.ops import hash_grid
 from dreamjax.ops import hash_mlp as hm
 from dreamjax.ops import kernels
 from dreamjax.ops import mlp
 
 # A dense level and a hashed one.
-GRID = hash_encode.make_grid(2, 4, 8, 5, 24, smoothstep=True)
+GRID = hash_grid.make_grid(2, 4, 8, 5, 24, smoothstep=True)
 SIZES = (8, 16, 4)
 
 
@@ -154,9 +154,10 @@ def test_platforms_without_the_kernel_make_the_same_of_its_parts(
   arrays = _arrays(batch=(2,))
   count = None if count is None else jnp.array(count, jnp.int32)
   expected = order("kernel", count=count)(*arrays)
+  served = kernels._PLATFORMS  # pylint: disable=protected-access
   parts = {
       platform: frozenset(name for name in targets if "hash_mlp" not in name)
-      for platform, targets in kernels._PLATFORMS.items()  # pylint: disable=protected-access
+      for platform, targets in served.items()
   }
   monkeypatch.setattr(kernels, "_PLATFORMS", parts)
   run = order("kernel", count=count)

@@ -12,12 +12,13 @@ import pytest
 
 from dreamjax.ops import composite
 from dreamjax.ops import hash_encode
+from dreamjax.ops import hash_grid
 from dreamjax.ops import hash_mlp
 from dreamjax.ops import kernels
 from dreamjax.ops import march
 from dreamjax.ops import mlp
 
-GRID = hash_encode.make_grid(2, 2, 7, 5, 24)
+GRID = hash_grid.make_grid(2, 2, 7, 5, 24)
 
 # Runs an operation as a new process sees it, and prints what happened.
 _RUN = """

@@ -197,7 +197,7 @@ def _arguments(**changes):
         ({"jitter": np.zeros((), "f4")}, ValueError, r"want float32\[R=5\]"),
         ({"occupancy": np.zeros((4, 5, 1), "u1")}, ValueError, "occupancy is"),
         ({"occupancy": np.ones((4, 4, 4), "u1")}, ValueError, "has 4 bytes"),
-        ({"occupancy": np.ones((9, 9, 1), "u1")}, ValueError, "want 2: 9 cells"),
+        ({"occupancy": np.ones((9, 9, 1), "u1")}, ValueError, "want 2: 9"),
         ({"occupancy": np.zeros((64,), "u1")}, ValueError, "occupancy is"),
         ({"occupancy": np.zeros((0, 0, 0), "u1")}, ValueError, "has 0 cells"),
         ({"step": 0.0}, ValueError, "step is 0.0"),

@@ -14,6 +14,7 @@ import op_inputs
 
 from dreamjax.ops import composite
 from dreamjax.ops import hash_encode
+from dreamjax.ops import hash_grid
 from dreamjax.ops import hash_mlp
 from dreamjax.ops import march
 from dreamjax.ops import mlp
@@ -44,7 +45,7 @@ def _grids(draw, features, max_levels):
   """Grids whose finest scale is a power of two."""
   base = draw(st.sampled_from([2, 3, 5, 9]))
   finest = [r for r in (3, 5, 9, 17, 33) if r >= base]
-  return hash_encode.make_grid(
+  return hash_grid.make_grid(
       draw(st.integers(1, max_levels)),
       draw(st.sampled_from(features)),
       draw(st.integers(3, 10)),
