@@ -129,7 +129,7 @@ def check_grid(op, grid):
       and 1 <= len(grid.sizes) <= _MAX_LEVELS
       and len(grid.scales) == len(grid.resolutions) == len(grid.sizes)
       and all(2 <= resolution <= 2**20 for resolution in grid.resolutions)
-      and min(grid.sizes) > 0
+      and all(size > 0 and size % 8 == 0 for size in grid.sizes)
       and grid.offsets == (0, *itertools.accumulate(grid.sizes[:-1]))
       and grid.num_entries * grid.features <= _MAX_ELEMENTS
       and grid.features in _FEATURES

@@ -277,3 +277,11 @@ def test_wrong_arrays_are_named(arrays, error, message):
 def test_impossible_grids_are_refused(arguments, message):
   with pytest.raises(ValueError, match="make_grid: .*" + message):
     hash_grid.make_grid(*arguments)
+
+
+def test_levels_that_kernels_cannot_read_in_words_are_refused():
+  first, second = GRID.sizes
+  grid = GRID._replace(sizes=(first + 4, second), offsets=(0, first + 4))
+  arrays = _case(table=(grid.num_entries, 2))
+  with pytest.raises(ValueError, match="hash_encode: .* make_grid makes one"):
+    he.hash_encode(*arrays, grid)
