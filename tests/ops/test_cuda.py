@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import op_inputs
 import pytest
 
 from dreamjax.ops import composite
 from dreamjax.ops import hash_encode
 from dreamjax.ops import hash_grid
+from dreamjax.ops import hash_mlp
 from dreamjax.ops import kernels
 from dreamjax.ops import march
 from dreamjax.ops import mlp
@@ -73,6 +75,22 @@ def test_hash_encode_and_both_orders_of_derivatives(
     second = jax.grad(slope, (0, 1, 2))(table, position, cotangent)
     return feature, pull(cotangent), second
 
+  _assert_close(_on_both(run, arrays, devices))
+
+
+@pytest.mark.parametrize("features", [4, 8])
+@pytest.mark.parametrize("num_points", SIZES)
+def test_field_of_its_parts_where_there_is_no_kernel_of_both(
+    num_points, features, devices
+):
+  grid = hash_grid.make_grid(4, features, 9, 5, 64, smoothstep=True)
+  # In the order of a ray, where the gradient is summed before it is added.
+  arrays = op_inputs.hash_mlp(
+      grid, (4 * features, 16, 4), num_points, place="ray"
+  )
+  run = op_inputs.slope(
+      lambda *params: hash_mlp.hash_mlp_slope(*params, grid)
+  )
   _assert_close(_on_both(run, arrays, devices))
 
 
