@@ -68,6 +68,18 @@ def test_bad_input_is_one_line_and_exit_code_2(words, message, capsys):
   assert lines[0].startswith("dreamjax: ") and message in lines[0]
 
 
+def test_a_missing_pytorch_is_not_worth_a_line():
+  code = (
+      "import sys; sys.modules['torch'] = None; from dreamjax import main;"
+      " sys.exit(main.main(['', 'sample', '--prompt=red mug', '--lora=/none']))"
+  )
+  done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+  assert done.returncode == commands.BAD_INPUT
+  assert done.stderr.splitlines() == [
+      b"dreamjax: /none: No such file or directory."
+  ]
+
+
 def test_errors_show_unicode_where_the_locale_is_c():
   environment = os.environ | {
       "LC_ALL": "C",

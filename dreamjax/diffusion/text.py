@@ -7,6 +7,7 @@ Diffusion folders come in. It is imported when the first folder is opened.
 
 from collections.abc import Sequence
 import json
+import os
 import pathlib
 import shutil
 
@@ -60,6 +61,8 @@ class Tokenizer:
           f"{self.folder}: no tokenizer there; want vocab.json and merges.txt,"
           " or tokenizer.json."
       )
+    # It would tell whoever needs no PyTorch that there is none.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     import transformers  # pylint: disable=g-import-not-at-top
 
     try:
