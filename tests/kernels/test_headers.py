@@ -20,13 +20,14 @@ SANITIZERS = {
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 
 
-def _compile(*arguments):
-  subprocess.run(
-      [COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-pthread"]
-      + [f"-I{ROOT / 'kernels'}", f"-I{pathlib.Path(__file__).parent}"]
-      + [*map(str, arguments)],
-      check=True,
-  )
+def _compile(*jobs):
+  """Runs the compiler once per list of arguments, all at the same time."""
+  command = [
+      COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", "-pthread",
+      f"-I{ROOT / 'kernels'}", f"-I{pathlib.Path(__file__).parent}",
+  ]
+  running = [subprocess.Popen([*command, *arguments]) for arguments in jobs]
+  assert [job.wait() for job in running] == [0] * len(jobs)
 
 
 @pytest.fixture(
@@ -41,17 +42,20 @@ def build(request, tmp_path_factory):
   """Arguments that tests are compiled with: flags, and objects of kernels."""
   flags = SANITIZERS[request.param]
   folder = tmp_path_factory.mktemp(request.param)
-  arguments = [*flags]
-  for source in ROOT.glob("kernels/*_cpu.cc"):
-    arguments.append(folder / f"{source.stem}.o")
-    _compile(*flags, "-c", source, "-o", arguments[-1])
-  return arguments
+  objects = {
+      source: folder / f"{source.stem}.o"
+      for source in ROOT.glob("kernels/*_cpu.cc")
+  }
+  _compile(*[
+      [*flags, "-c", source, "-o", target] for source, target in objects.items()
+  ])
+  return [*flags, *objects.values()]
 
 
 @pytest.mark.parametrize("test", TESTS, ids=lambda path: path.stem)
 def test_passes(test, build, tmp_path):
   binary = tmp_path / test.stem
-  _compile(test, *build, "-o", binary)
+  _compile([test, *build, "-o", binary])
   subprocess.run([binary], check=True, timeout=120)
 
 
