@@ -26,6 +26,9 @@ from dreamjax.toybox import world
 ELEVATIONS_DEGREES = (0.0, 30.0)
 AZIMUTHS = 12
 _WHITE = (1.0, 1.0, 1.0)
+# Rays per pixel and side: an odd number, so that no pixel is covered by half
+# and a mask is as large as its toy.
+_SUPERSAMPLE = 3
 
 
 class Views(NamedTuple):
@@ -58,7 +61,7 @@ def camera():
 def _render(toy, color, size):
   views = camera()
   light = shading.unlit(views.fov.shape[0])
-  truth = world.render(toy, views, light, size)
+  truth = world.render(toy, views, light, size, _SUPERSAMPLE)
   return world.paint(truth, color, jnp.array(_WHITE)), truth
 
 
