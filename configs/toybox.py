@@ -84,12 +84,14 @@ def get_config():
           weight_cap=5.0,
           denoise_steps=4,
           residual="image",
+          # They are soft at the edges, and objects would become so too.
+          sharpen=1.5,
           fixed_noise=config.Schedule(0.0, 1.0, begin=0.5),
           t_min=config.Schedule(0.8, 0.1, begin=0.5),
           t_max=config.Schedule(0.98, 0.4, begin=0.5),
       ),
       loss=config.LossConfig(entropy=config.Schedule(0.0, 0.02, begin=0.4)),
       optimizer=config.OptimizerConfig(table=5e-2, network=5e-3, decay=0.15),
-      train=config.TrainConfig(steps=800, views=4),
+      train=config.TrainConfig(steps=600, views=4),
       output=config.OutputConfig(mesh_density=5.0),
   )

@@ -302,6 +302,10 @@ class GuidanceConfig:
       score distillation proper.
     residual: what the gradient compares, "latent" latents or "image" pixels;
       see guidance/sds.py.
+    sharpen: strength of the unsharp mask on pictures that views are compared
+      with; 0 for none. It answers a prior that draws softer than it should:
+      objects would get its soft edges, and grow by them. It needs residuals
+      of images.
     t_min: schedule of the lowest timestep, as a fraction of the schedule.
     t_max: schedule of the highest one; equal to t_min for annealing without
       chance.
@@ -327,6 +331,7 @@ class GuidanceConfig:
   weight_cap: float = math.inf
   denoise_steps: int = 1
   residual: str = "latent"
+  sharpen: float = 0.0
   t_min: Schedule = constant(0.02)
   t_max: Schedule = constant(0.98)
   share_t: bool = False
@@ -339,9 +344,15 @@ class GuidanceConfig:
 
   def __post_init__(self):
     _check_at_least(self, 1, "noise_samples", "denoise_steps")
-    _check_at_least(self, 0, "views_per_call", "perp_neg")
+    _check_at_least(self, 0, "views_per_call", "perp_neg", "sharpen")
     _check_choice(self, "weighting", WEIGHTINGS)
     _check_choice(self, "residual", ("latent", "image"))
+    if self.sharpen and self.residual != "image":
+      raise ValueError(
+          f"GuidanceConfig: sharpen is {self.sharpen}, but residual is"
+          f" {self.residual!r}; only pictures are sharpened, so set"
+          " residual='image' or sharpen=0."
+      )
     if not 0.0 <= self.latent_warmup <= 0.5:
       raise ValueError(
           f"GuidanceConfig: latent_warmup is {self.latent_warmup}, want a share"

@@ -19,6 +19,10 @@ from dreamjax import config
             "fixed_noise is 1.5",
         ),
         (config.GuidanceConfig, {"latent_warmup": 0.6}, "latent_warmup is 0.6"),
+        (config.GuidanceConfig, {"residual": "image", "sharpen": -1.0},
+         "sharpen is -1.0, want at least 0"),
+        (config.GuidanceConfig, {"sharpen": 1.5},
+         "sharpen is 1.5, but residual is 'latent'"),
         (
             config.PromptConfig,
             {"blend": "bilinear", "overhead_degrees": 0.0},

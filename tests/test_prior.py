@@ -112,3 +112,37 @@ def test_normals_stand_for_four_channels_only(tiny):
   with pytest.raises(ValueError, match="8 channels"):
     prior.shapes(config, model)
   assert prior.shapes(config, tiny[1]) == ((16, 16, 3), (8, 8, 4))
+
+
+def test_sharpening_makes_an_edge_steeper_and_leaves_plain_areas():
+  edge = jnp.array([0.4, 0.4, 0.4, 0.4, 0.6, 0.6, 0.6, 0.6])
+  image = jnp.broadcast_to(edge[None, None, :, None], (2, 8, 8, 3))
+  # A binomial blur of the step: 11/16 of the near side, 5/16 of the other one;
+  # a pixel on, 15/16 and 1/16.
+  near, far = 0.2 * 5 / 16, 0.2 / 16
+  change = jnp.array([0, 0, -far, -near, near, far, 0, 0])
+  for strength in (0.5, 1.5):
+    sharp = prior.sharpen(image, strength)
+    want = jnp.broadcast_to((edge + strength * change)[:, None], sharp.shape)
+    np.testing.assert_allclose(sharp, want, atol=1e-6)
+    turned = prior.sharpen(image.swapaxes(1, 2), strength).swapaxes(1, 2)
+    np.testing.assert_allclose(turned, want, atol=1e-6)
+
+
+def test_sharpened_pictures_stay_within_range():
+  image = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))
+  sharp = prior.sharpen(image, 5.0)
+  assert float(sharp.min()) == 0.0
+  assert float(sharp.max()) == 1.0
+
+
+def test_what_is_decoded_is_sharpened_if_the_config_wants_it(tiny):
+  latent = jax.random.uniform(jax.random.key(0), (4, 8, 8, 3))
+  config = dataclasses.replace(
+      tiny[0].guidance, residual="image", views_per_call=2
+  )
+  plain = prior.decode(config, Recorder(), jnp.float32(3.0), latent)
+  np.testing.assert_array_equal(plain, jnp.cos(3.0 * latent))
+  config = dataclasses.replace(config, sharpen=1.5)
+  got = prior.decode(config, Recorder(), jnp.float32(3.0), latent)
+  np.testing.assert_allclose(got, prior.sharpen(plain, 1.5), atol=1e-6)
