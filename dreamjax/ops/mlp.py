@@ -39,7 +39,8 @@ def mlp(weights, x):
     x: f32[..., N, C].
   Returns:
     f32[..., N, O]. Differentiable in reverse mode with respect to both, and
-    its gradient once more. Sums are float32; a NaN in a point gives NaN there.
+    its gradient once more. Sums are float32; a NaN in a point gives NaN there,
+    as an infinite number does on a GPU, whose tensor cores take factors apart.
   Raises:
     TypeError: an array has a wrong dtype.
     ValueError: there is no matrix, or a shape does not fit.

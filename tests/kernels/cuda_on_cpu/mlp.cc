@@ -5,7 +5,7 @@
 namespace dreamjax {
 namespace {
 
-thread_local float memory[kMaxBytes / sizeof(float)];
+alignas(32) thread_local float memory[kMaxBytes / sizeof(float)];
 
 }  // namespace
 }  // namespace dreamjax
