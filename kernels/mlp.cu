@@ -14,6 +14,9 @@ namespace {
 constexpr int kMaxBytes = 96 * 1024;
 // Tiles of a block that has no sum over the points.
 constexpr int64_t kTilesPerBlock = 4;
+// Blocks that a multiprocessor must have registers for: its shared memory holds
+// few more. Without the number some compilations spill to stay below 128.
+constexpr int kBlocks = 8;
 
 __device__ void RunTile(const MlpValue& m, const Tile& t, int64_t first,
                         int64_t end, float*) {
@@ -93,7 +96,7 @@ int NumColumns(const MlpSecond& m) {
 
 // Block q of a batch's `parts` takes the points from q times `size` on.
 template <class Call>
-__global__ void __launch_bounds__(kWarp)
+__global__ void __launch_bounds__(kWarp, kBlocks)
     RunPart(const __grid_constant__ Call call, int64_t parts,
             int64_t size, Shape shape) {
   alignas(32) extern __shared__ float memory[];
