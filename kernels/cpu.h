@@ -14,20 +14,24 @@
 
 namespace dreamjax {
 
-// The parts of the hash grid's operations.
-int64_t NumParts(const HashGather& call);
-int64_t NumParts(const HashScatter& call);
-int64_t NumParts(const HashSlope& call);
-
-void RunPart(const HashGather& call, int64_t part);
-void RunPart(const HashScatter& call, int64_t part);
-void RunPart(const HashSlope& call, int64_t part);
-
-// The parts of the network's operations, and what computes them.
+// What computes.
 enum class VectorUnit { kPlain, kAvx2, kAvx512 };
 
 // The widest that this processor has.
 VectorUnit BestVectorUnit();
+
+// The parts of an operation.
+int64_t NumParts(const HashGather& call);
+int64_t NumParts(const HashScatter& call);
+int64_t NumPartsOfLevel(const HashSlope& call);
+
+void RunPart(const HashGather& call, int64_t part,
+             VectorUnit unit = BestVectorUnit());
+void RunPart(const HashScatter& call, int64_t part,
+             VectorUnit unit = BestVectorUnit());
+// Adds a level's share; the first level's is the result so far.
+void RunPartOfLevel(const HashSlope& call, int level, int64_t part,
+                    VectorUnit unit = BestVectorUnit());
 
 int64_t NumParts(const MlpValue& call);
 int64_t NumParts(const MlpInputGradient& call);
@@ -145,6 +149,16 @@ template <class Pool, class Call>
 void Run(Pool& pool, const Call& call) {
   ParallelFor(pool, NumParts(call),
               [call](int64_t part) { RunPart(call, part); });
+}
+
+// A result is a sum over the levels, which have to come in turn.
+template <class Pool>
+void Run(Pool& pool, const HashSlope& call) {
+  for (int level = 0; level < call.grid.num_levels; ++level) {
+    ParallelFor(pool, NumPartsOfLevel(call), [call, level](int64_t part) {
+      RunPartOfLevel(call, level, part);
+    });
+  }
 }
 
 template <class Pool>

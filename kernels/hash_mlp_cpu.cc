@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "cpu.h"
 #include "hash_mlp.h"
@@ -17,8 +18,6 @@
 namespace dreamjax {
 namespace {
 
-// A level below this size is in a core's cache anyway.
-constexpr int64_t kPrefetchBytes = int64_t{1} << 18;
 // Points of a part of what has no sum over them.
 constexpr int64_t kPart = 16 * kPoints;
 

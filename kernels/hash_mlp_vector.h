@@ -27,9 +27,8 @@ DJ_VECTOR void LocateAll(const Level& level, const float* __restrict position,
   }
 }
 
-// Finds the cells, and asks for their entries.
 void LocateBlock(const HashGrid& grid, const Level& level,
-                 const float* position, const float* entries, Cells& cells) {
+                 const float* position, Cells& cells) {
   if (level.dense) {
     if (grid.smoothstep) LocateAll<true, true>(level, position, cells);
     else LocateAll<true, false>(level, position, cells);
@@ -37,24 +36,15 @@ void LocateBlock(const HashGrid& grid, const Level& level,
     if (grid.smoothstep) LocateAll<false, true>(level, position, cells);
     else LocateAll<false, false>(level, position, cells);
   }
-  if (int64_t{level.size} * grid.num_features * 4 < kPrefetchBytes) return;
-  for (int k = 0; k < 8; k += level.dense ? 2 : 1) {
-    for (int i = 0; i < kPoints; ++i) {
-      __builtin_prefetch(entries +
-                         int64_t{cells.index[k][i]} * grid.num_features);
-    }
-  }
 }
 
 // Four Vectors of points' features become one of points per feature.
 DJ_VECTOR void StoreTransposed(const Vector& a, const Vector& b,
                                const Vector& c, const Vector& d, float* to) {
-  const Vector ab = Low(a, b), cd = Low(c, d);
-  const Vector ab_high = High(a, b), cd_high = High(c, d);
-  Write(LowPair(ab, cd), to);
-  Write(HighPair(ab, cd), to + kPoints);
-  Write(LowPair(ab_high, cd_high), to + 2 * kPoints);
-  Write(HighPair(ab_high, cd_high), to + 3 * kPoints);
+  Vector at[4] = {a, b, c, d};
+  Transpose(at);
+DJ_UNROLL(4)
+  for (int f = 0; f < 4; ++f) Write(at[f], to + f * kPoints);
 }
 
 // Four features of a point's cell, and their derivatives along the axes in
@@ -116,7 +106,7 @@ struct HashScratch {
       : network(h.mlp), seeded(h.mlp) {
     const int64_t inputs = Inputs(h.mlp);
     const int64_t rows = 12 + 3 * h.grid.num_levels + 3 * inputs;
-    lines.resize(rows * kPoints / kLineFloats);
+    lines.reset(new Line[rows * kPoints / kLineFloats]);
     position = lines[0].at;
     direction = position + 3 * kPoints;
     slope = direction + 3 * kPoints;
@@ -130,14 +120,14 @@ struct HashScratch {
 
   Scratch network;
   Scratch seeded;  // deltas of the first output alone
-  std::vector<Line> lines;
+  std::unique_ptr<Line[]> lines;  // not cleared
   float* position;
   float* direction;   // cotangent of the slope
   float* slope;
   float* ones;
   float* cell_slope;  // [L, 3, kPoints]
   float* along[3];    // [L F, kPoints] each
-  Cells cells[2];
+  Cells cells;
 };
 
 const float* EntriesOf(const HashMlp& h, int64_t batch, const Level& level) {
@@ -152,15 +142,9 @@ void Encode(const HashMlp& h, int64_t batch, const Rows& rows,
   const HashGrid& grid = h.grid;
   const int features = grid.num_features;
   LoadRows(h.position, 3, rows.first, rows.count, s.position);
-  const auto locate = [&](int l) {
-    const Level& level = grid.level[l];
-    LocateBlock(grid, level, s.position, EntriesOf(h, batch, level),
-                s.cells[l % 2]);
-  };
-  locate(0);
+  const Cells& cells = s.cells;
   for (int l = 0; l < grid.num_levels; ++l) {
-    if (l + 1 < grid.num_levels) locate(l + 1);
-    const Cells& cells = s.cells[l % 2];
+    LocateBlock(grid, grid.level[l], s.position, s.cells);
     const float* entries = EntriesOf(h, batch, grid.level[l]);
     for (int f = 0; f < features; f += 4) {
       const int row = (l * features + f) * kPoints;
@@ -408,10 +392,9 @@ DJ_UNROLL(2)
 template <int i, bool kWithSlope>
 DJ_VECTOR void ScatterRows(const Cells& cells, int first, const float* a,
                            const float* b, int64_t stride, float* entries) {
-  static constexpr int32_t kRows[13] = {0, 0, 0, 0, 4, 0, 0, 0, 8, 0, 0, 0, 12};
   Pull pull;
-  pull.a = Join(a + (first + i) * stride, kRows, stride);
-  if (kWithSlope) pull.b = Join(b + (first + i) * stride, kRows, stride);
+  pull.a = Join(a + (first + i) * stride, kEveryFourth, stride);
+  if (kWithSlope) pull.b = Join(b + (first + i) * stride, kEveryFourth, stride);
   Scatter<i, kWithSlope>(cells, first, pull, stride, entries);
 }
 
@@ -434,11 +417,11 @@ void ScatterBlock(const Cells& cells, const float* a, const float* b,
 }
 
 // The points' places on a level; steps are along the cotangent of the slope.
-void PrepareBlock(const HashMlp& h, const Level& level, const float* entries,
-                  const Rows& rows, Cells& cells) {
+void PrepareBlock(const HashMlp& h, const Level& level, const Rows& rows,
+                  Cells& cells) {
   alignas(64) float position[3 * kPoints], direction[3 * kPoints];
   LoadRows(h.position, 3, rows.first, rows.count, position);
-  LocateBlock(h.grid, level, position, entries, cells);
+  LocateBlock(h.grid, level, position, cells);
   if (h.slope_cotangent == nullptr) return;
   LoadRows(h.slope_cotangent, 3, rows.first, rows.count, direction);
   for (int axis = 0; axis < 3; ++axis) {
@@ -461,23 +444,15 @@ void RunLevel(const HashMlpScatter& h, int64_t batch, int l) {
       h.pull + (batch * h.grid.num_levels + l) * num_points * features;
   const float* b =
       a + h.mlp.num_batches * h.grid.num_levels * num_points * features;
-  const auto rows_at = [&](int64_t i) {
-    return Rows{batch * num_points + i, static_cast<int>(std::min<int64_t>(
-                                            kPoints, used - i))};
-  };
   const bool with_slope = h.slope_cotangent != nullptr;
-  const auto cells = std::make_unique<Cells[]>(2);
-  if (used > 0) PrepareBlock(h, level, entries, rows_at(0), cells[0]);
+  Cells cells;
   for (int64_t i = 0; i < used; i += kPoints) {
-    const Cells& now = cells[i / kPoints % 2];
-    if (i + kPoints < used) {
-      PrepareBlock(h, level, entries, rows_at(i + kPoints),
-                   cells[(i / kPoints + 1) % 2]);
-    }
+    const int64_t count = std::min<int64_t>(kPoints, used - i);
+    PrepareBlock(h, level, {batch * num_points + i, static_cast<int>(count)},
+                 cells);
     const float* block_a = a + i * features;
     const float* block_b = b + i * features;
     alignas(64) float last[2][8 * kPoints];
-    const int64_t count = std::min<int64_t>(kPoints, used - i);
     if (count < kPoints) {
       std::fill(last[0], last[0] + 8 * kPoints, 0.0f);
       std::fill(last[1], last[1] + 8 * kPoints, 0.0f);
@@ -488,7 +463,7 @@ void RunLevel(const HashMlpScatter& h, int64_t batch, int l) {
       block_a = last[0];
       block_b = last[1];
     }
-    if (with_slope) ScatterBlock<true>(now, block_a, block_b, features, entries);
-    else ScatterBlock<false>(now, block_a, block_a, features, entries);
+    if (with_slope) ScatterBlock<true>(cells, block_a, block_b, features, entries);
+    else ScatterBlock<false>(cells, block_a, block_a, features, entries);
   }
 }

@@ -2,16 +2,7 @@
 // (for_each_unit.h); included once for each.
 // Points lie in the lanes: an array [width, kPoints] holds a layer.
 
-constexpr int kLanes = sizeof(Vector) / sizeof(float);
-constexpr int kVectors = kPoints / kLanes;
-
-DJ_VECTOR Vector Read(const float* from) {
-  return *reinterpret_cast<const Vector*>(from);
-}
-
-DJ_VECTOR void Write(const Vector& vector, float* to) {
-  *reinterpret_cast<Vector*>(to) = vector;
-}
+#include "rows.h"
 
 // What becomes of a sum: itself, max(sum, 0) that lets NaN through, or itself
 // where a gate is open.
@@ -138,7 +129,7 @@ struct Scratch {
   explicit Scratch(const Mlp& m) {
     int64_t rows = 2 * kMaxMlpWidth;
     for (int l = 0; l <= m.num_matrices; ++l) rows += 2 * m.size[l];
-    lines.resize(rows * kPoints / kLineFloats);
+    lines.reset(new Line[rows * kPoints / kLineFloats]);
     float* next = lines[0].at;
     for (int l = 0; l <= m.num_matrices; ++l) {
       layer[l] = next;
@@ -149,7 +140,7 @@ struct Scratch {
     spare[1] = next + kMaxMlpWidth * kPoints;
   }
 
-  std::vector<Line> lines;
+  std::unique_ptr<Line[]> lines;  // not cleared
   float* layer[kMaxMlpMatrices + 1];  // h_l
   float* delta[kMaxMlpMatrices + 1];  // d<cotangent, output>/dz_l
   float* spare[2];

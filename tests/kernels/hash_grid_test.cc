@@ -86,9 +86,24 @@ int64_t NumResults(const HashScatter& call) {
 }
 int64_t NumResults(const HashSlope& call) { return 3 * call.num_points; }
 
-// The same bits on any threads, with and without a direction.
+void RunAll(const HashSlope& call, VectorUnit unit) {
+  for (int level = 0; level < call.grid.num_levels; ++level) {
+    for (int64_t part = 0; part < NumPartsOfLevel(call); ++part) {
+      RunPartOfLevel(call, level, part, unit);
+    }
+  }
+}
 template <class Call>
-void ThreadsDoNotChangeTheResult(int features, int64_t num_points) {
+void RunAll(const Call& call, VectorUnit unit) {
+  for (int64_t part = 0; part < NumParts(call); ++part) {
+    RunPart(call, part, unit);
+  }
+}
+
+// The same bits on any threads and by any instructions, with and without a
+// direction.
+template <class Call>
+void TheResultIsAlwaysTheSame(int features, int64_t num_points) {
   HashGrid grid = TwoLevels(true);
   grid.num_features = features;
   const int64_t columns = 2 * features;
@@ -104,13 +119,23 @@ void ThreadsDoNotChangeTheResult(int features, int64_t num_points) {
     static_cast<HashGridCall&>(call) = {
         grid, 1, num_points, table.data(), position.data(),
         cotangent.data(), along, nullptr};
-    ExpectSameOnEveryPool([&call](auto& pool) {
+    const auto result_of = [&call](const auto& run) {
       std::vector<float> result(NumResults(call), std::nanf(""));
       Call copy = call;
       copy.result = result.data();
-      Run(pool, copy);
+      run(copy);
       return result;
+    };
+    ExpectSameOnEveryPool([&result_of](auto& pool) {
+      return result_of([&pool](const Call& call) { Run(pool, call); });
     });
+    const auto by = [&result_of](VectorUnit unit) {
+      return result_of([unit](const Call& call) { RunAll(call, unit); });
+    };
+    const std::vector<float> plain = by(VectorUnit::kPlain);
+    for (const VectorUnit unit : {VectorUnit::kAvx2, VectorUnit::kAvx512}) {
+      if (unit <= BestVectorUnit()) EXPECT(by(unit) == plain);
+    }
   }
 }
 
@@ -125,9 +150,9 @@ int main() {
   SlopeAndWeightAlongAgree();
   for (const int features : {1, 2, 4, 8}) {
     for (const int64_t num_points : {0, 1, 257, 8500}) {
-      ThreadsDoNotChangeTheResult<HashGather>(features, num_points);
-      ThreadsDoNotChangeTheResult<HashScatter>(features, num_points);
-      ThreadsDoNotChangeTheResult<HashSlope>(features, num_points);
+      TheResultIsAlwaysTheSame<HashGather>(features, num_points);
+      TheResultIsAlwaysTheSame<HashScatter>(features, num_points);
+      TheResultIsAlwaysTheSame<HashSlope>(features, num_points);
     }
   }
 }
