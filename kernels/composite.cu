@@ -106,7 +106,7 @@ struct BackwardRay {
       if (is_there) {
         after = b.g_density[s];
         weight = b.g_width[s];
-        score = b.g_weight[s] + b.g_opacity[i];
+        score = OwnScore(b, i, s);
         const float* value = c.value + s * c.num_channels;
         float* g = b.g_value + s * c.num_channels;
         for (int64_t k = 0; k < c.num_channels; ++k) {

@@ -93,11 +93,17 @@ struct CompositeBackward {
   Composite c;
   const float* g_value_ray;  // [B, R, C]
   const float* g_opacity;    // [B, R]
-  const float* g_weight;     // [B, M]
+  const float* g_weight;     // [B, M], or null for zeros
   float* g_density;          // [B, M]
   float* g_value;            // [B, M, C]
   float* g_width;            // [B, M]
 };
+
+// dL/dweight_i as far as it comes through the weights and the opacity of a ray.
+DJ_HD float OwnScore(const CompositeBackward& b, int64_t ray, int64_t slot) {
+  return b.g_weight == nullptr ? b.g_opacity[ray]
+                               : b.g_weight[slot] + b.g_opacity[ray];
+}
 
 // As ClearWeight.
 struct ClearGradients {

@@ -89,7 +89,7 @@ DJ_HD void Ray(const CompositeBackward& b, int64_t i, const float* alpha) {
   float behind = 0.0f;
   for (int64_t s = slots.end; s-- > slots.begin;) {
     const float after = b.g_density[s], w = b.g_width[s];
-    float score = b.g_weight[s] + b.g_opacity[i];
+    float score = OwnScore(b, i, s);
     const float* value = c.value + s * channels;
     float* g = b.g_value + s * channels;
     for (int64_t k = 0; k < channels; ++k) score += g_sum[k] * value[k];

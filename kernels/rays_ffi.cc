@@ -89,13 +89,14 @@ ffi::Error CompositeRaysGradient(Exec exec, F32 density, F32 value, F32 width,
   const int64_t rays = c.num_batches * c.num_rays;
   const int64_t slots = c.num_batches * c.num_slots;
   if (!Has(g_value_ray, rays * c.num_channels) || !Has(g_opacity, rays) ||
-      !Has(g_weight, slots) || !Has(*g_density, slots) ||
+      (!Has(g_weight, slots) && !Has(g_weight, 0)) ||
+      !Has(*g_density, slots) ||
       !Has(*g_value, slots * c.num_channels) || !Has(*g_width, slots)) {
     return Misfit();
   }
   backward.g_value_ray = g_value_ray.typed_data();
   backward.g_opacity = g_opacity.typed_data();
-  backward.g_weight = g_weight.typed_data();
+  backward.g_weight = Has(g_weight, slots) ? g_weight.typed_data() : nullptr;
   backward.g_density = g_density->typed_data();
   backward.g_value = g_value->typed_data();
   backward.g_width = g_width->typed_data();

@@ -89,17 +89,34 @@ def _composite(density, value, width, offset):
   )
 
 
-def _composite_fwd(density, value, width, offset):
-  results = _composite(density, value, width, offset)
-  return results, (density, value, width, offset)
+def _composite_fwd(*primals):
+  arrays = tuple(primal.value for primal in primals)
+  return _composite(*arrays), arrays
 
 
 def _composite_bwd(residual, cotangents):
-  def define(density, value, width, offset, *cotangents):
+  density = residual[0]
+
+  def some(cotangent, shape):
+    # Where nobody asks, an array of no more than this is made and read.
+    if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
+      return jnp.zeros(shape, jnp.float32)
+    return cotangent
+
+  value_ray, opacity, weight = cotangents
+  cotangents = (
+      some(value_ray, value_ray.shape),
+      some(opacity, opacity.shape),
+      some(weight, density.shape[:-1] + (0,)),
+  )
+
+  def define(density, value, width, offset, value_ray, opacity, weight):
+    if weight.shape != density.shape:
+      weight = jnp.zeros_like(density)
     _, pull = jax.vjp(
         lambda *arrays: definition(*arrays, offset), density, value, width
     )
-    return pull(cotangents)
+    return pull((value_ray, opacity, weight))
 
   gradients = kernels.call(
       "dreamjax_composite_gradient",
@@ -114,4 +131,4 @@ def _composite_bwd(residual, cotangents):
   return *gradients, None
 
 
-_composite.defvjp(_composite_fwd, _composite_bwd)
+_composite.defvjp(_composite_fwd, _composite_bwd, symbolic_zeros=True)

@@ -100,6 +100,22 @@ def test_kernel_equals_definition(num_rays, channels, assert_close):
   )
 
 
+@pytest.mark.parametrize("used", ["value", "opacity", "weight"])
+def test_a_loss_on_one_result_has_the_definition_s_gradient(used, assert_close):
+  index = ("value", "opacity", "weight").index(used)
+  arrays = op_inputs.composite(33, batch=(2,))
+
+  def gradients(function):
+    def loss(density, value, width, offset):
+      return jnp.sum(jnp.sin(function(density, value, width, offset)[index]))
+
+    return jax.jit(jax.vmap(jax.grad(loss, (0, 1, 2))))(*arrays)
+
+  assert_close(
+      gradients(composite_lib.composite), gradients(composite_lib.definition)
+  )
+
+
 def test_no_slots_and_no_channels_work():
   offset = jnp.zeros(4, jnp.int32)
   none = jnp.zeros(0)
