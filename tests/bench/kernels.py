@@ -9,11 +9,11 @@ Each case runs the kernel and one or two formulations in jax.numpy that give
 the same arrays: the operation's definition, and the natural one that a reader
 of the paper would write. All are compiled, checked against each other, run
 warm, then timed in turn, so that a busy machine slows all alike, each right
-after a run of its own. `ratio` is
-the median of the fastest pure JAX over the kernel's median. `floor` is the time
-that the device's peak memory would take for each argument and result once, or
-its peak arithmetic for the products of a network, if that is longer; `reached`
-is its share of the kernel's median.
+after a run of its own, so that none pays for what another left in the caches.
+`ratio` is the median of the fastest pure JAX over the kernel's median. `floor`
+is the time that the device's peak memory would take for each argument and
+result once, or its peak arithmetic for the products of a network, if that is
+longer; `reached` is its share of the kernel's median.
 """
 
 import functools

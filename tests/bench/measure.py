@@ -65,8 +65,7 @@ def _measure(runs):
   times = {who: [] for who in runs}
   for repeat in range(_WARM_UPS.value + _REPEATS.value):
     for who, run in runs.items():
-      # Once unseen: what another function left in the caches and how long its
-      # threads have slept are not of this one's making.
+      # Unseen: what another function left in the caches is not this one's.
       jax.block_until_ready(run())
       start = time.perf_counter()
       jax.block_until_ready(run())
