@@ -1,5 +1,6 @@
 // Hash encoding and network on a block of points, for one instruction set
-// (for_each_unit.h); included once for each. Arrays are [rows, kPoints] unless they say otherwise.
+// (for_each_unit.h); included once for each.
+// Arrays are [rows, kPoints] unless they say otherwise.
 
 #include "mlp_block.h"
 
@@ -463,7 +464,10 @@ void RunLevel(const HashMlpScatter& h, int64_t batch, int l) {
       block_a = last[0];
       block_b = last[1];
     }
-    if (with_slope) ScatterBlock<true>(cells, block_a, block_b, features, entries);
-    else ScatterBlock<false>(cells, block_a, block_a, features, entries);
+    if (with_slope) {
+      ScatterBlock<true>(cells, block_a, block_b, features, entries);
+    } else {
+      ScatterBlock<false>(cells, block_a, block_a, features, entries);
+    }
   }
 }

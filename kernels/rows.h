@@ -40,8 +40,9 @@ DJ_VECTOR void StoreParts(const Vector& vector, int64_t stride, float* to) {
   }
 }
 
-// to[width, kPoints] = the transpose of `count` rows of `from`, then zeros. Asks
-// for the rows of the next block: while one is worked on, no processor does.
+// to[width, kPoints] = the transpose of `count` rows of `from`, then zeros.
+// Asks for the rows of the next block: while one is worked on, no processor
+// does.
 void LoadRows(const float* from, int width, int64_t first, int count,
               float* to) {
   const int64_t stride = width;
