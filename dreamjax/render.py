@@ -140,29 +140,31 @@ def _render_rays(
     if with_normals:
       lamp = jax.tree.map(lambda leaf: leaf[rays.view[ray]], light)
       color = shading.shade(color, normal, position, lamp)
-    z = (distance - middle[ray])[:, None]
-    columns = [color, z, z**2] + [normal] * with_normals
+    z = distance - middle[ray]
     facing = vectors.dot(normal, direction)
-    return density, jnp.concatenate(columns, axis=-1), facing
+    return density, color, normal, z, facing
 
-  density, value, facing = chunks.map_slots(
+  density, color, normal, z, facing = chunks.map_slots(
       evaluate,
       samples.offset[-1],
       (samples.distance, samples.ray),
       config.samples_per_chunk,
       remember=(_SLOPE,),
   )
-  value, opacity, weight = composite.composite(
+  total = lambda value: composite.composite(
       density, value, samples.width, samples.offset
   )
-  first, second = value[:, 3], value[:, 4]
+  color, opacity, weight = total(color)
+  # Apart, since most losses ask nothing of it, and then it is not computed.
+  moments, _, _ = total(vectors.join((z, z**2)))
+  first, second = vectors.split(moments)
   seen = opacity > _VISIBLE
   depth = middle + first / jnp.where(seen, opacity, 1.0)
   pixels = _Pixels(
-      color=value[:, :3],
+      color=color,
       opacity=opacity,
       depth=jnp.where(seen, depth, 0.0),
-      normal=value[:, 5:] if with_normals else jnp.zeros_like(value[:, :3]),
+      normal=total(normal)[0] if with_normals else jnp.zeros_like(color),
       first=first,
       second=second,
   )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from dreamjax import schedules
+from dreamjax import vectors
 from dreamjax.fields import field
 from dreamjax.ops import hash_grid
 from dreamjax.ops import hash_mlp
@@ -44,6 +45,11 @@ def _gain(config, progress):
   opened = schedules.value(config.active_levels, progress)
   level = jnp.arange(config.levels, dtype=jnp.float32)
   return jnp.repeat(jnp.clip(opened - level, 0.0, 1.0), config.features)
+
+
+def _albedo(raw):
+  """f32[N, 3] of the network's three outputs f32[N]."""
+  return vectors.join(tuple(jax.nn.sigmoid(channel) for channel in raw))
 
 
 def make(config, bound):
@@ -89,18 +95,17 @@ def make(config, bound):
 
   def query(params, position, progress, count=None):
     raw = run(hash_mlp.hash_mlp, params, position, progress, count)
-    return (
-        field.density(raw[:, 0], position, config),
-        jax.nn.sigmoid(raw[:, 1:]),
-    )
+    density, *color = vectors.split(raw)
+    return field.density(density, position, config), _albedo(color)
 
   def query_slope(params, position, progress, count=None):
     raw, slope = run(
         hash_mlp.hash_mlp_slope, params, position, progress, count
     )
+    density, *color = vectors.split(raw)
     density, slope = field.density_slope(
-        raw[:, 0], slope / (2 * bound), position, config
+        density, slope / (2 * bound), position, config
     )
-    return density, jax.nn.sigmoid(raw[:, 1:]), slope
+    return density, _albedo(color), slope
 
   return field.Field(init, query, query_slope)
