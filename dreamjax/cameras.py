@@ -129,10 +129,9 @@ def _between(fraction, ends):
   return ends[0] + fraction * (ends[1] - ends[0])
 
 
-def _sample_fov(key, config):
-  """f32[], radians."""
+def _fov(fraction, config):
+  """f32[], radians; `fraction` f32[] is uniform in [0, 1)."""
   ends = jnp.radians(jnp.array(config.fov_degrees, jnp.float32))
-  fraction = random.uniform(key)
   if config.fov_uniform_in == "angle":
     return _between(fraction, ends)
   # The focal length in image heights is 1 / (2 tan(fov / 2)).
@@ -140,14 +139,18 @@ def _sample_fov(key, config):
   return 2 * jnp.arctan(0.5 / focal)
 
 
-def _sample_elevation(key, config):
-  """f32[], radians; uniform in area on the sphere, or in angle."""
-  key_coin, key_value = random.split(key)
+def _elevation(coin, fraction, config):
+  """f32[], radians; uniform in area on the sphere, or in angle.
+
+  Both f32[] are uniform in [0, 1); the coin says which of the two.
+  """
   ends = jnp.radians(jnp.array(config.elevation_degrees, jnp.float32))
-  fraction = random.uniform(key_value)
   by_area = jnp.arcsin(jnp.clip(_between(fraction, jnp.sin(ends)), -1.0, 1.0))
-  coin = random.bernoulli(key_coin, config.elevation_area_probability)
-  return jnp.where(coin, by_area, _between(fraction, ends))
+  return jnp.where(
+      coin < config.elevation_area_probability,
+      by_area,
+      _between(fraction, ends),
+  )
 
 
 def sample_cameras(key, config, indices, num_views):
@@ -173,25 +176,27 @@ def sample_cameras(key, config, indices, num_views):
   turn = random.uniform(key_turn)
 
   def sample(index):
-    keys = random.split(random.fold_in(key_views, index), 7)
-    fov = _sample_fov(keys[0], config)
-    distance = _between(random.uniform(keys[1]), config.distance)
+    # Few draws of many numbers: each draw is as much code as a layer.
+    key_uniform, key_normal = random.split(random.fold_in(key_views, index))
+    number = random.uniform(key_uniform, (8,))
+    target, up = random.normal(key_normal, (2, 3))
+    fov = _fov(number[0], config)
+    distance = _between(number[1], config.distance)
     if config.distance_unit == "frame":
       distance = distance * frame_distance(fov)
-    stratum = index.astype(jnp.float32) + random.uniform(keys[2])
+    stratum = index.astype(jnp.float32) + number[2]
     azimuth = _between(
         jnp.mod(turn + stratum / num_views, 1.0),
         jnp.radians(jnp.array(config.azimuth_degrees, jnp.float32)),
     )
-    shift = random.uniform(keys[4], (3,), minval=-1.0, maxval=1.0)
     return (
         azimuth,
-        _sample_elevation(keys[3], config),
+        _elevation(number[3], number[4], config),
         fov,
         distance,
-        config.position_jitter * shift,
-        config.target_jitter * random.normal(keys[5], (3,)),
-        config.up_jitter * random.normal(keys[6], (3,)),
+        config.position_jitter * (2 * number[5:] - 1),
+        config.target_jitter * target,
+        config.up_jitter * up,
     )
 
   return _place(*jax.vmap(sample)(jnp.asarray(indices, jnp.int32)))

@@ -68,17 +68,18 @@ def sample_lights(key, config, camera, indices, progress):
   may_be_lit = jnp.asarray(progress, jnp.float32) >= config.albedo_until
 
   def sample(index, origin):
-    keys = random.split(random.fold_in(key, index), 5)
-    offset = config.light_jitter * random.normal(keys[0], (3,))
+    key_uniform, key_normal = random.split(random.fold_in(key, index))
+    number = random.uniform(key_uniform, (4,))
+    offset = config.light_jitter * random.normal(key_normal, (3,))
     offset = offset.at[2].add(config.light_lift)
     direction = origin + offset
     direction = direction / jnp.linalg.norm(direction)
     near, far = config.light_distance
-    distance = random.uniform(keys[1], minval=near, maxval=far)
+    distance = near + number[0] * (far - near)
     low, high = config.ambient
-    ambient = random.uniform(keys[2], minval=low, maxval=high)
-    lit = may_be_lit & random.bernoulli(keys[3], config.shaded_probability)
-    textureless = random.bernoulli(keys[4], config.textureless_probability)
+    ambient = low + number[1] * (high - low)
+    lit = may_be_lit & (number[2] < config.shaded_probability)
+    textureless = number[3] < config.textureless_probability
     return Light(
         position=distance * direction,
         finite=jnp.float32(config.light == "point"),

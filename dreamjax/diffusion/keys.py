@@ -130,7 +130,8 @@ def from_checkpoint(
       )
     array = _outputs_last(path, array.reshape(want))
     array = finite(array, f"{source}: {name}", kept_dtype(path, dtype))
-    return jnp.asarray(array)
+    # jnp.asarray would compile a program for each shape.
+    return jax.device_put(array)
 
   return jax.tree_util.tree_map_with_path(convert, shapes)
 

@@ -75,11 +75,11 @@ def sample(key, config, indices):
   """
 
   def sample_one(index):
-    keys = random.split(random.fold_in(key, index), 3)
+    number = random.uniform(random.fold_in(key, index), (5,))
     low, high = config.plain_gray
-    gray = random.uniform(keys[0], minval=low, maxval=high)
-    tint = random.uniform(keys[1], (3,), minval=-1.0, maxval=1.0)
+    gray = low + number[0] * (high - low)
+    tint = 2 * number[1:4] - 1
     color = jnp.clip(gray + config.plain_tint * tint, 0.0, 1.0)
-    return color, random.bernoulli(keys[2], config.plain_probability)
+    return color, number[4] < config.plain_probability
 
   return jax.vmap(sample_one)(jnp.asarray(indices, jnp.int32))

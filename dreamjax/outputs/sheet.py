@@ -42,8 +42,13 @@ def orbit(azimuth, elevation):
     azimuth: f32[V], radians.
     elevation: f32[V] or a number, radians.
   Returns:
-    cameras.Camera of V views.
+    cameras.Camera of V views, on the host.
   """
+  return jax.device_get(_orbit(azimuth, elevation))
+
+
+@jax.jit  # For its operations one by one took seconds to compile.
+def _orbit(azimuth, elevation):
   return cameras.orbit(azimuth, elevation, _FOV, cameras.frame_distance(_FOV))
 
 
