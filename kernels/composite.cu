@@ -84,17 +84,15 @@ struct BackwardRay {
     const Composite& c = b.c;
     const Slots slots = SlotsOf(c, i / c.num_rays, i % c.num_rays);
     const float* g_sum = b.g_value_ray + i * c.num_channels;
-    // Front to back: T_{i+1} and weight_i, kept in two of the results.
+    // Front to back: T_i, kept in a result; the other factor is as soon made
+    // anew from what is read again anyway.
     float left = 1.0f;
     int64_t first = slots.begin;
     for (; first < slots.end; first += kWarp) {
       const int64_t s = first + lane;
       const bool is_there = s < slots.end;
       const Passage p = Pass(c, s, is_there, lane, left);
-      if (is_there) {
-        b.g_width[s] = p.before * p.alpha;
-        b.g_density[s] = p.after;
-      }
+      if (is_there) b.g_density[s] = p.before;
     }
     // Back to front: the sum over all samples behind.
     float behind = 0.0f;
@@ -102,10 +100,15 @@ struct BackwardRay {
       first -= kWarp;
       const int64_t s = first + lane;
       const bool is_there = s < slots.end;
+      float density = 0.0f, width = 0.0f;
       float after = 0.0f, score = 0.0f, weight = 0.0f;
       if (is_there) {
-        after = b.g_density[s];
-        weight = b.g_width[s];
+        density = c.density[s];
+        width = c.width[s];
+        const float before = b.g_density[s];
+        const float alpha = Absorbed(density * width);
+        after = before * (1.0f - alpha);
+        weight = before * alpha;
         score = OwnScore(b, i, s);
         const float* value = c.value + s * c.num_channels;
         float* g = b.g_value + s * c.num_channels;
@@ -124,8 +127,8 @@ struct BackwardRay {
       if (is_there) {
         const float g_depth =
             after * score - (lane + 1 < kWarp ? behind + from_next : behind);
-        b.g_density[s] = g_depth * c.width[s];
-        b.g_width[s] = g_depth * c.density[s];
+        b.g_density[s] = g_depth * width;
+        if (b.g_width != nullptr) b.g_width[s] = g_depth * density;
       }
       behind += __shfl_sync(kAllLanes, from_here, 0);
     }

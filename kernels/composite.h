@@ -96,7 +96,7 @@ struct CompositeBackward {
   const float* g_weight;     // [B, M], or null for zeros
   float* g_density;          // [B, M]
   float* g_value;            // [B, M, C]
-  float* g_width;            // [B, M]
+  float* g_width;            // [B, M], or null where nobody asks
 };
 
 // dL/dweight_i as far as it comes through the weights and the opacity of a ray.
@@ -111,7 +111,7 @@ struct ClearGradients {
   DJ_HD void operator()(int64_t i) const {
     const int64_t channels = backward.c.num_channels;
     backward.g_density[i] = 0.0f;
-    backward.g_width[i] = 0.0f;
+    if (backward.g_width != nullptr) backward.g_width[i] = 0.0f;
     for (int64_t k = 0; k < channels; ++k) {
       backward.g_value[i * channels + k] = 0.0f;
     }

@@ -91,7 +91,8 @@ ffi::Error CompositeRaysGradient(Exec exec, F32 density, F32 value, F32 width,
   if (!Has(g_value_ray, rays * c.num_channels) || !Has(g_opacity, rays) ||
       (!Has(g_weight, slots) && !Has(g_weight, 0)) ||
       !Has(*g_density, slots) ||
-      !Has(*g_value, slots * c.num_channels) || !Has(*g_width, slots)) {
+      !Has(*g_value, slots * c.num_channels) ||
+      (!Has(*g_width, slots) && !Has(*g_width, 0))) {
     return Misfit();
   }
   backward.g_value_ray = g_value_ray.typed_data();
@@ -99,7 +100,7 @@ ffi::Error CompositeRaysGradient(Exec exec, F32 density, F32 value, F32 width,
   backward.g_weight = Has(g_weight, slots) ? g_weight.typed_data() : nullptr;
   backward.g_density = g_density->typed_data();
   backward.g_value = g_value->typed_data();
-  backward.g_width = g_width->typed_data();
+  backward.g_width = Has(*g_width, slots) ? g_width->typed_data() : nullptr;
   return Execute(exec, backward);
 }
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 from jax import lax
@@ -278,6 +279,32 @@ def test_gradient_is_finite_when_no_ray_meets_anything():
       picture(ball(), params, bits=jnp.zeros_like(FULL))[0].color
   )))(BALL)
   np.testing.assert_array_equal(gradient, 0.0)
+
+
+@pytest.mark.parametrize(
+    "use, columns",
+    [
+        (lambda images, losses: images.color, ["3"]),
+        (lambda images, losses: images.normal, ["3"]),
+        # Two moments, and the opacity, which comes with the colour.
+        (lambda images, losses: losses["z_variance"], ["2", "3"]),
+    ],
+)
+def test_only_what_a_loss_asks_for_is_composited(use, columns):
+  def loss(params):
+    images, losses, _ = picture(ball(), params)
+    return jnp.sum(use(images, losses) ** 2)
+
+  text = jax.jit(jax.grad(loss)).lower(BALL).compile().as_text()
+  calls = [
+      line for line in text.splitlines()
+      if 'custom_call_target="dreamjax_composite_gradient"' in line
+  ]
+  slots = CONFIG.samples_per_ray * CONFIG.resolution**2
+  found = [
+      re.search(rf" = .*?f32\[{slots},(\d+)\]", line)[1] for line in calls
+  ]
+  assert sorted(found) == columns
 
 
 def test_scenes_of_several_prompts_are_rendered_together():

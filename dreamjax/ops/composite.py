@@ -89,46 +89,50 @@ def _composite(density, value, width, offset):
   )
 
 
-def _composite_fwd(*primals):
-  arrays = tuple(primal.value for primal in primals)
-  return _composite(*arrays), arrays
+def _composite_fwd(density, value, width, offset):
+  arrays = (density.value, value.value, width.value, offset.value)
+  # Widths are hardly ever trained.
+  return _composite(*arrays), (arrays, () if width.perturbed else None)
 
 
 def _composite_bwd(residual, cotangents):
-  density = residual[0]
+  (density, value, width, offset), moves = residual
+  # Where nobody asks, an array of no more than this is made, or read.
+  nothing = density.shape[:-1] + (0,)
 
   def some(cotangent, shape):
-    # Where nobody asks, an array of no more than this is made and read.
     if isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
       return jnp.zeros(shape, jnp.float32)
     return cotangent
 
-  value_ray, opacity, weight = cotangents
+  by_rays, by_opacity, by_weight = cotangents
   cotangents = (
-      some(value_ray, value_ray.shape),
-      some(opacity, opacity.shape),
-      some(weight, density.shape[:-1] + (0,)),
+      some(by_rays, by_rays.shape),
+      some(by_opacity, by_opacity.shape),
+      some(by_weight, nothing),
   )
 
-  def define(density, value, width, offset, value_ray, opacity, weight):
-    if weight.shape != density.shape:
-      weight = jnp.zeros_like(density)
+  def define(density, value, width, offset, by_rays, by_opacity, by_weight):
+    if by_weight.shape != density.shape:
+      by_weight = jnp.zeros_like(density)
     _, pull = jax.vjp(
         lambda *arrays: definition(*arrays, offset), density, value, width
     )
-    return pull((value_ray, opacity, weight))
+    *others, by_width = pull((by_rays, by_opacity, by_weight))
+    return *others, by_width if moves is not None else by_width[..., :0]
 
-  gradients = kernels.call(
+  shapes = density.shape, value.shape, nothing if moves is None else width.shape
+  *others, by_width = kernels.call(
       "dreamjax_composite_gradient",
       define,
-      tuple(
-          jax.ShapeDtypeStruct(array.shape, jnp.float32)
-          for array in residual[:3]
-      ),
-      *residual,
+      tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes),
+      density,
+      value,
+      width,
+      offset,
       *cotangents,
   )
-  return *gradients, None
+  return *others, by_width if moves is not None else None, None
 
 
 _composite.defvjp(_composite_fwd, _composite_bwd, symbolic_zeros=True)
