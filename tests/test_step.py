@@ -153,13 +153,17 @@ def test_the_priors_weights_have_no_gradient(program):
   windows = [
       m["window"] for m in program.products if m["kind"] == "convolution"
   ]
-  assert set(windows) <= {"3x3", "1x1", None}
-  squares = lambda name: sum(
-      shape[:2] == (3, 3) for shape in program.kernels(name).values()
-  )
+  # Those of upsampled images are computed at the small size.
+  sizes = {"3x3": False, "2x2": True}
+  assert set(windows) <= {*sizes, "1x1", None}
   # The autoencoder goes forward and back, or forward through both its halves.
   twice = 1 if program.config.guidance.residual == "image" else 2
-  assert windows.count("3x3") == twice * squares("vae") + squares("unet")
+  for size, is_upsampling in sizes.items():
+    squares = lambda name: sum(
+        shape[:2] == (3, 3) and ("upsamplers" in path) == is_upsampling
+        for path, shape in program.kernels(name).items()
+    )
+    assert windows.count(size) == twice * squares("vae") + squares("unet")
 
 
 def test_all_views_noises_and_branches_are_one_call_of_the_unet(program):

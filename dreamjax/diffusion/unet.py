@@ -258,8 +258,7 @@ class _UpBlock(nn.Module):
       if UP_BLOCKS[self.config.up_block_types[self.level]]:
         x = _transformer(self, j, -1 - self.level)(x, context)
     if not self.last:
-      conv = layers.conv(channels, self.dtype, "upsamplers.0.conv")
-      x = conv(layers.upsample(x))
+      x = layers.upsample(channels, self.dtype, "upsamplers.0.conv")(x)
     return x
 
 

@@ -175,7 +175,7 @@ class Decoder(nn.Module):
         x = _resnet(self, channels, f"up_blocks.{i}.resnets.{j}")(x)
       if i < len(widths) - 1:
         name = f"up_blocks.{i}.upsamplers.0.conv"
-        x = layers.conv(channels, self.dtype, name)(layers.upsample(x))
+        x = layers.upsample(channels, self.dtype, name)(x)
     return _head(self, x, config.out_channels)
 
 

@@ -45,6 +45,41 @@ def test_convolutions_have_the_derivatives_of_xla_s(
     np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4)
 
 
+def test_upsampling_convolves_every_pixel_four_times():
+  keys = random.split(random.key(0), 4)
+  x = random.normal(keys[0], (2, 4, 5, 3))
+  kernel = random.normal(keys[1], (3, 3, 3, 6))
+  bias = random.normal(keys[2], (6,))
+  module = layers.upsample(6, jnp.float32, None)
+
+  def ours(x, kernel):
+    params = {"kernel": kernel, "bias": bias}
+    return module.apply({"params": params}, x)
+
+  def plain(x, kernel):
+    large = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    return bias + jax.lax.conv_general_dilated(
+        large, kernel, (1, 1), "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+  value, pull = jax.vjp(ours, x, kernel)
+  want, pull_want = jax.vjp(plain, x, kernel)
+  # Sums of 27 products of numbers near one, in another order.
+  np.testing.assert_allclose(value, want, rtol=1e-5, atol=1e-5)
+  weight = random.normal(keys[3], want.shape)
+  for found, exact in zip(pull(weight), pull_want(weight)):
+    np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4)
+
+
+def test_upsampling_never_makes_the_large_image():
+  module = layers.upsample(6, jnp.float32, None)
+  x = jnp.zeros((1, 4, 4, 5))
+  params = jax.eval_shape(module.init, random.key(0), x)
+  text = jax.jit(module.apply).lower(params, x).as_text()
+  assert "1x8x8x6xf32" in text and "1x8x8x5xf32" not in text
+
+
 def test_inside_a_loop_no_convolution_is_left_in_a_layout_that_is_slow():
   module = layers.conv(4, jnp.float32, None)
   params = {"kernel": jnp.ones((3, 3, 4, 4)), "bias": jnp.zeros(4)}

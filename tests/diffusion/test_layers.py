@@ -129,9 +129,3 @@ def test_fused_attention_is_attention():
   np.testing.assert_allclose(
       jax.jit(layers.attend)(*inputs).astype(jnp.float32), want, atol=0.02
   )
-
-
-def test_upsampling_repeats_every_pixel():
-  x = jnp.arange(4.0).reshape(1, 2, 2, 1)
-  want = [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
-  np.testing.assert_array_equal(layers.upsample(x)[0, :, :, 0], want)
