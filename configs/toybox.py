@@ -82,7 +82,7 @@ def get_config():
           scale=config.Schedule(2.0, 3.0, begin=0.5),
           weighting="x0",
           weight_cap=5.0,
-          denoise_steps=4,
+          denoise_steps=2,
           residual="image",
           # They are soft at the edges, and objects would become so too.
           sharpen=1.5,
