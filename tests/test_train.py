@@ -251,17 +251,17 @@ def test_a_stopped_run_goes_on_bit_by_bit(whole, tmp_path):
 
 def test_a_budget_that_is_too_small_is_raised_once(tmp_path, caplog):
   config = dataclasses.replace(
-      CONFIG, render=dataclasses.replace(CONFIG.render, samples_per_ray=1)
+      CONFIG, render=dataclasses.replace(CONFIG.render, samples_per_ray=2)
   )
   state = fit(tmp_path / "whole", config)
-  # The first call finds out, the others have a slot for every sample.
+  # The second call finds out, the others have a slot for every sample.
   short = [x["overflow"] > 0 for x in metrics(tmp_path / "whole")]
-  assert short == [True] * 8 + [False] * 52
+  assert short == [False] * 8 + [True] * 8 + [False] * 44
   assert_is_ball(state)
   assert state.demand > 1
-  assert caplog.text.count("samples_per_ray=1; from now on it is ") == 1
+  assert caplog.text.count("samples_per_ray=2; from now on it is ") == 1
   # A run that goes on knows what the first one learnt.
-  assert fit(tmp_path / "parts", config, calls=1).step == 8
+  assert fit(tmp_path / "parts", config, calls=2).step == 16
   assert_equal(fit(tmp_path / "parts", config), state)
 
 
