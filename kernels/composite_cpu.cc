@@ -129,14 +129,12 @@ DJ_HD void RunRays(const Call& call, Rays rays, const Absorption& all) {
 
 template <class Call>
 DJ_HD void RunAnyRays(const Call& call, Rays rays, const Absorption& all) {
-  // Colour; with depth and its square; with a normal too: what rendering sums.
+  // What rendering sums: depth and its square; colours, or normals.
   switch (call.c.num_channels) {
+    case 2:
+      return RunRays<2>(call, rays, all);
     case 3:
       return RunRays<3>(call, rays, all);
-    case 5:
-      return RunRays<5>(call, rays, all);
-    case 8:
-      return RunRays<8>(call, rays, all);
     default:
       return RunRays<0>(call, rays, all);
   }

@@ -90,7 +90,7 @@ def test_results_and_gradients_equal_a_brute_force_in_double_precision(
 
 @pytest.mark.parametrize(
     "num_rays, channels",
-    [(0, 3), (1, 3), (127, 3), (128, 1), (129, 8), (65, 5), (40, 19)],
+    [(0, 3), (1, 3), (127, 3), (128, 1), (129, 8), (65, 2), (40, 19)],
 )
 def test_kernel_equals_definition(num_rays, channels, assert_close):
   arrays = op_inputs.composite(num_rays, channels)
