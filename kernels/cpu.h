@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "composite.h"
 #include "core.h"
@@ -22,16 +24,35 @@ VectorUnit BestVectorUnit();
 
 // The parts of an operation.
 int64_t NumParts(const HashGather& call);
-int64_t NumParts(const HashScatter& call);
 int64_t NumPartsOfLevel(const HashSlope& call);
 
 void RunPart(const HashGather& call, int64_t part,
              VectorUnit unit = BestVectorUnit());
-void RunPart(const HashScatter& call, int64_t part,
-             VectorUnit unit = BestVectorUnit());
 // Adds a level's share; the first level's is the result so far.
 void RunPartOfLevel(const HashSlope& call, int level, int64_t part,
                     VectorUnit unit = BestVectorUnit());
+
+// A run of a batch's points, whose cotangents are added to the table at once.
+struct ScatterRun : HashGridCall {
+  int64_t batch, begin, end;
+  bool is_first;                    // nothing was added before
+  std::shared_ptr<float[]> levels;  // [L, end - begin, F]
+};
+// levels = the cotangents of the run.
+struct ScatterSplit : ScatterRun {};
+// Adds the levels, weighted, to their entries.
+struct ScatterAdd : ScatterRun {};
+
+// All that make up a call, to be run in turn.
+std::vector<ScatterRun> RunsOf(const HashScatter& call);
+
+int64_t NumParts(const ScatterSplit& run);
+int64_t NumParts(const ScatterAdd& run);
+
+void RunPart(const ScatterSplit& run, int64_t part,
+             VectorUnit unit = BestVectorUnit());
+void RunPart(const ScatterAdd& run, int64_t part,
+             VectorUnit unit = BestVectorUnit());
 
 int64_t NumParts(const MlpValue& call);
 int64_t NumParts(const MlpInputGradient& call);
@@ -146,18 +167,28 @@ void ForEachFree(Pool& pool, const Call& call, const Clear& clear) {
 constexpr int64_t kRaysPerPart = 64;
 
 template <class Pool, class Call>
-void Run(Pool& pool, const Call& call) {
+void Run(Pool& pool, const Call& call, VectorUnit unit = BestVectorUnit()) {
   ParallelFor(pool, NumParts(call),
-              [call](int64_t part) { RunPart(call, part); });
+              [call, unit](int64_t part) { RunPart(call, part, unit); });
 }
 
 // A result is a sum over the levels, which have to come in turn.
 template <class Pool>
-void Run(Pool& pool, const HashSlope& call) {
+void Run(Pool& pool, const HashSlope& call,
+         VectorUnit unit = BestVectorUnit()) {
   for (int level = 0; level < call.grid.num_levels; ++level) {
-    ParallelFor(pool, NumPartsOfLevel(call), [call, level](int64_t part) {
-      RunPartOfLevel(call, level, part);
+    ParallelFor(pool, NumPartsOfLevel(call), [call, level, unit](int64_t part) {
+      RunPartOfLevel(call, level, part, unit);
     });
+  }
+}
+
+template <class Pool>
+void Run(Pool& pool, const HashScatter& call,
+         VectorUnit unit = BestVectorUnit()) {
+  for (const ScatterRun& run : RunsOf(call)) {
+    Run(pool, ScatterSplit{run}, unit);
+    Run(pool, ScatterAdd{run}, unit);
   }
 }
 

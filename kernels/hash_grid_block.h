@@ -159,11 +159,10 @@ DJ_UNROLL(8)
 
 template <int F>
 void ScatterPoints(const float* cotangent, const Block& block, int count,
-                   int64_t stride, float* entries) {
+                   float* entries) {
   using Row = Features<F>;
   for (int i = 0; i < count; ++i) {
-    AskForRow(cotangent, i, stride);
-    const typename Row::Type g = Row::At(cotangent, i, stride);
+    const typename Row::Type g = Row::At(cotangent, i);
 DJ_UNROLL(8)
     for (int k = 0; k < 8; ++k) {
       Row::At(entries, block.index[k][i]) += block.corner[k][i] * g;

@@ -84,25 +84,39 @@ void Run(const HashSlope& call, int l, int64_t part) {
 }
 
 template <int F>
-void Run(const HashScatter& call, int64_t part) {
-  const HashGrid& grid = call.grid;
-  const int64_t batch = part / grid.num_levels;
+void Run(const ScatterSplit& run, int64_t part) {
+  using Row = Features<F>;
+  const int64_t columns = int64_t{run.grid.num_levels} * F;
+  const int64_t first = run.batch * run.num_points + run.begin;
+  const int64_t begin = run.begin + part * kChunk;
+  ForBlocks(run, run.batch, begin, std::min(begin + kChunk, run.end),
+            [&](int64_t row, int count) {
+    const float* from = run.cotangent + row * columns;
+    for (int l = 0; l < run.grid.num_levels; ++l) {
+      float* to = run.levels.get() + (l * Size(run) + row - first) * F;
+      for (int i = 0; i < count; ++i) {
+        Row::At(to, i) = Row::At(from + l * F, i, columns);
+      }
+    }
+  });
+}
+
+template <int F>
+void Run(const ScatterAdd& run, int64_t part) {
   // The finest level takes longest, so it begins first.
-  const int l = grid.num_levels - 1 - static_cast<int>(part % grid.num_levels);
-  const Level& level = grid.level[l];
-  const int64_t columns = int64_t{grid.num_levels} * F;
-  float* entries = LevelOf(call.result, grid, batch, l);
-  std::fill(entries, entries + int64_t{level.size} * F, 0.0f);
+  const int l = run.grid.num_levels - 1 - static_cast<int>(part);
+  const Level& level = run.grid.level[l];
+  float* entries = LevelOf(run.result, run.grid, run.batch, l);
+  if (run.is_first) {
+    std::fill(entries, entries + int64_t{level.size} * F, 0.0f);
+  }
+  const float* cotangent = run.levels.get() + l * Size(run) * F;
   Block block;
-  const auto add = [&](const float* cotangent, const float* along) {
-    ForBlocks(call, batch, 0, call.num_points, [&](int64_t row, int count) {
-      Prepare(call, level, row, count, along, block);
-      ScatterPoints<F>(cotangent + row * columns + l * F, block, count,
-                       columns, entries);
-    });
-  };
-  add(call.cotangent, call.direction);
-  if (call.plain != nullptr) add(call.plain, nullptr);
+  ForBlocks(run, run.batch, run.begin, run.end, [&](int64_t row, int count) {
+    Prepare(run, level, row, count, run.direction, block);
+    ScatterPoints<F>(cotangent, block, count, entries);
+    cotangent += count * F;
+  });
 }
 
 template <class Call, class... Part>

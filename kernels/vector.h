@@ -14,7 +14,8 @@
 namespace dreamjax {
 namespace {
 
-constexpr int kPoints = 128;
+// Of a block. Columns of a power of two would share a few lines of the cache.
+constexpr int kPoints = 96;
 constexpr int kLineFloats = 16;
 
 struct alignas(64) Line {

@@ -86,20 +86,6 @@ int64_t NumResults(const HashScatter& call) {
 }
 int64_t NumResults(const HashSlope& call) { return 3 * call.num_points; }
 
-void RunAll(const HashSlope& call, VectorUnit unit) {
-  for (int level = 0; level < call.grid.num_levels; ++level) {
-    for (int64_t part = 0; part < NumPartsOfLevel(call); ++part) {
-      RunPartOfLevel(call, level, part, unit);
-    }
-  }
-}
-template <class Call>
-void RunAll(const Call& call, VectorUnit unit) {
-  for (int64_t part = 0; part < NumParts(call); ++part) {
-    RunPart(call, part, unit);
-  }
-}
-
 // The same bits on any threads and by any instructions, with and without a
 // direction.
 template <class Call>
@@ -130,7 +116,8 @@ void TheResultIsAlwaysTheSame(int features, int64_t num_points) {
       return result_of([&pool](const Call& call) { Run(pool, call); });
     });
     const auto by = [&result_of](VectorUnit unit) {
-      return result_of([unit](const Call& call) { RunAll(call, unit); });
+      ThreadPool one(1);
+      return result_of([&](const Call& call) { Run(one, call, unit); });
     };
     const std::vector<float> plain = by(VectorUnit::kPlain);
     for (const VectorUnit unit : {VectorUnit::kAvx2, VectorUnit::kAvx512}) {
