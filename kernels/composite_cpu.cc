@@ -1,11 +1,12 @@
-// Volume rendering on a CPU: what the slots of many rays absorb in vector
-// registers, then ray by ray.
+// Volume rendering on a CPU: what the slots of many rays absorb, then ray by
+// ray, four samples at a time.
 
 #include <algorithm>
 #include <cstdint>
 #include <memory>
 
 #include "composite.h"
+#include "composite_vector.h"
 #include "cpu.h"
 
 namespace dreamjax {
@@ -29,125 +30,124 @@ Rays RaysOf(const Composite& c, int64_t part) {
   return {first + begin, first + std::min(begin + kRays, c.num_rays)};
 }
 
-// The slots of some rays, and what of the light at each is absorbed there.
-struct Absorption {
-  Slots slots;
-  float* alpha;  // [slots.end - slots.begin]
-};
-
-Slots SlotsOf(const Composite& c, Rays rays) {
+Slots SlotsOfRays(const Composite& c, Rays rays) {
   const int64_t batch = rays.begin / c.num_rays, first = batch * c.num_rays;
   const int64_t begin = SlotsOf(c, batch, rays.begin - first).begin;
   const int64_t end = SlotsOf(c, batch, rays.end - 1 - first).end;
   return {begin, std::max(begin, end)};
 }
 
-// The slots of one of the rays: among theirs, whatever the offsets say.
-DJ_HD Slots SlotsOf(const Composite& c, int64_t ray, const Absorption& all) {
-  const Slots slots = SlotsOf(c, ray / c.num_rays, ray % c.num_rays);
-  const int64_t begin = Clamp(slots.begin, all.slots.begin, all.slots.end);
-  return {begin, Clamp(slots.end, begin, all.slots.end)};
-}
+// Rays that are one part of the work, and their slots.
+struct Part {
+  Part(const Composite& c, int64_t part)
+      : rays(RaysOf(c, part)), slots(SlotsOfRays(c, rays)) {}
 
-DJ_CLONES void AbsorbAll(const Composite& c, const Absorption& all) {
-  const int64_t size = all.slots.end - all.slots.begin;
-  const float* density = c.density + all.slots.begin;
-  const float* width = c.width + all.slots.begin;
-  float* __restrict alpha = all.alpha;
-  for (int64_t s = 0; s < size; ++s) {
+  // The slots of one of the rays: among the part's, whatever the offsets say.
+  DJ_HD Slots Own(const Composite& c, int64_t ray) const {
+    const Slots own = SlotsOf(c, ray / c.num_rays, ray % c.num_rays);
+    const int64_t begin = Clamp(own.begin, slots.begin, slots.end);
+    return {begin, Clamp(own.end, begin, slots.end)};
+  }
+
+  const Rays rays;
+  const Slots slots;
+};
+
+// Numbers at the slots of a part.
+struct Scratch {
+  explicit Scratch(const Part& part)
+      : begin(part.slots.begin), numbers(new float[part.slots.end - begin]) {}
+  DJ_HD float* At(int64_t slot) const { return &numbers[slot - begin]; }
+
+  const int64_t begin;
+  const std::unique_ptr<float[]> numbers;  // not cleared
+};
+
+// What of the light at each slot is absorbed there.
+DJ_CLONES void AbsorbAll(const Composite& c, const Part& part,
+                         const Scratch& scratch) {
+  float* __restrict alpha = scratch.numbers.get();
+  const float* density = c.density + part.slots.begin;
+  const float* width = c.width + part.slots.begin;
+  for (int64_t s = 0; s < part.slots.end - part.slots.begin; ++s) {
     alpha[s] = Absorbed(density[s] * width[s]);
   }
 }
 
-// Composites a ray of kChannels C, or 0 for any number of channels.
-template <int kChannels>
-DJ_HD void Ray(const CompositeForward& f, int64_t i, const Absorption& all) {
+template <class Channels>
+DJ_HD void Ray(const CompositeForward& f, const Part& part, int64_t ray,
+               const Scratch& alpha) {
   const Composite& c = f.c;
-  const Slots slots = SlotsOf(c, i, all);
-  const int64_t channels = kChannels > 0 ? kChannels : c.num_channels;
-  float near[kChannels > 0 ? kChannels : 1];
-  float* result = f.value_ray + i * channels;
-  float* sum = kChannels > 0 ? near : result;
-  for (int64_t k = 0; k < channels; ++k) sum[k] = 0.0f;
-  float left = 1.0f, total = 0.0f;
-  for (int64_t s = slots.begin; s < slots.end; ++s) {
-    const float absorbed = all.alpha[s - all.slots.begin];
-    const float w = left * absorbed;
-    left *= 1.0f - absorbed;
-    total += w;
-    f.weight[s] = w;
-    const float* value = c.value + s * channels;
-    for (int64_t k = 0; k < channels; ++k) sum[k] += w * value[k];
-  }
-  f.opacity[i] = total;
-  if (kChannels == 0) return;
-  for (int64_t k = 0; k < channels; ++k) result[k] = sum[k];
+  const Slots slots = part.Own(c, ray);
+  Channels values(c.num_channels, f.value_ray + ray * c.num_channels);
+  Four total = {};
+  float left = 1.0f;
+  ForFours(slots.begin, slots.end, [&](int64_t s, int64_t count) DJ_INLINED {
+    const Passage p = Pass(Read(alpha.At(s), count), left);
+    total += p.weight;
+    Write(p.weight, count, f.weight + s);
+    values.Add(p.weight, c.value + s * c.num_channels, count);
+  });
+  f.opacity[ray] = (total[0] + total[1]) + (total[2] + total[3]);
+  values.Finish();
 }
 
-template <int kChannels>
-DJ_HD void Ray(const CompositeBackward& b, int64_t i, const Absorption& all) {
+template <class Channels>
+DJ_HD void Ray(const CompositeBackward& b, const Part& part, int64_t ray,
+               const Scratch& alpha, const Scratch& passed) {
   const Composite& c = b.c;
-  const Slots slots = SlotsOf(c, i, all);
-  const int64_t channels = kChannels > 0 ? kChannels : c.num_channels;
-  float near[kChannels > 0 ? kChannels : 1];
-  const float* g_sum = b.g_value_ray + i * channels;
-  if (kChannels > 0) {
-    for (int64_t k = 0; k < channels; ++k) near[k] = g_sum[k];
-    g_sum = near;
-  }
-  // Front to back: weight_i in place of alpha_i, T_{i+1} in that of a result.
+  const Slots slots = part.Own(c, ray);
+  const typename Channels::Gradients values(
+      c.num_channels, b.g_value_ray + ray * c.num_channels);
+  // Front to back: weight_i score_i in place of alpha_i, and T_{i+1} score_i.
   float left = 1.0f;
-  for (int64_t s = slots.begin; s < slots.end; ++s) {
-    const float absorbed = all.alpha[s - all.slots.begin];
-    all.alpha[s - all.slots.begin] = left * absorbed;
-    left *= 1.0f - absorbed;
-    b.g_density[s] = left;
-  }
+  ForFours(slots.begin, slots.end, [&](int64_t s, int64_t count) DJ_INLINED {
+    const Passage p = Pass(Read(alpha.At(s), count), left);
+    Four score = values.Score(c.value + s * c.num_channels, count) +
+                 b.g_opacity[ray];
+    if (b.g_weight != nullptr) score += Read(b.g_weight + s, count);
+    values.Store(p.weight, count, b.g_value + s * c.num_channels);
+    Write(p.weight * score, count, alpha.At(s));
+    Write(p.after * score, count, passed.At(s));
+  });
   // Back to front: the sum over all samples behind.
   float behind = 0.0f;
-  for (int64_t s = slots.end; s-- > slots.begin;) {
-    const float after = b.g_density[s], w = all.alpha[s - all.slots.begin];
-    float score = OwnScore(b, i, s);
-    const float* value = c.value + s * channels;
-    float* g = b.g_value + s * channels;
-    for (int64_t k = 0; k < channels; ++k) score += g_sum[k] * value[k];
-    for (int64_t k = 0; k < channels; ++k) g[k] = w * g_sum[k];
-    const float g_depth = after * score - behind;
-    behind += w * score;
-    b.g_density[s] = g_depth * c.width[s];
-    if (b.g_width != nullptr) b.g_width[s] = g_depth * c.density[s];
-  }
+  ForFoursBackwards(slots.begin, slots.end,
+                    [&](int64_t s, int64_t count) DJ_INLINED {
+    const Four g_depth = Read(passed.At(s), count) -
+                         SumBehind(Read(alpha.At(s), count), behind);
+    Write(g_depth * Read(c.width + s, count), count, b.g_density + s);
+    if (b.g_width == nullptr) return;
+    Write(g_depth * Read(c.density + s, count), count, b.g_width + s);
+  });
 }
 
-template <int kChannels, class Call>
-DJ_HD void RunRays(const Call& call, Rays rays, const Absorption& all) {
+template <class Channels, class Call, class... Arrays>
+DJ_HD void RunRays(const Call& call, const Part& part,
+                   const Arrays&... arrays) {
   const Call copy = call;  // Its pointers may stay in registers.
-  for (int64_t i = rays.begin; i < rays.end; ++i) {
-    Ray<kChannels>(copy, i, all);
+  for (int64_t ray = part.rays.begin; ray < part.rays.end; ++ray) {
+    Ray<Channels>(copy, part, ray, arrays...);
   }
 }
 
-template <class Call>
-DJ_HD void RunAnyRays(const Call& call, Rays rays, const Absorption& all) {
-  // What rendering sums: depth and its square; colours, or normals.
-  switch (call.c.num_channels) {
-    case 2:
-      return RunRays<2>(call, rays, all);
-    case 3:
-      return RunRays<3>(call, rays, all);
-    default:
-      return RunRays<0>(call, rays, all);
+template <class Call, class... Arrays>
+DJ_HD void RunAnyRays(const Call& call, const Part& part,
+                      const Arrays&... arrays) {
+  if (call.c.num_channels == 3) {
+    return RunRays<ThreeChannels>(call, part, arrays...);
   }
+  RunRays<AnyChannels>(call, part, arrays...);
 }
 
-DJ_CLONES void RunAll(const CompositeForward& call, Rays rays,
-                      const Absorption& all) {
-  RunAnyRays(call, rays, all);
+DJ_CLONES void RunAll(const CompositeForward& call, const Part& part,
+                      const Scratch& alpha) {
+  RunAnyRays(call, part, alpha);
 }
 
-DJ_CLONES void RunAll(const CompositeBackward& call, Rays rays,
-                      const Absorption& all) {
-  RunAnyRays(call, rays, all);
+DJ_CLONES void RunAll(const CompositeBackward& call, const Part& part,
+                      const Scratch& alpha, const Scratch& passed) {
+  RunAnyRays(call, part, alpha, passed);
 }
 
 }  // namespace
@@ -160,23 +160,18 @@ int64_t NumParts(const CompositeBackward& call) {
   return call.c.num_batches * PartsPerBatch(call.c);
 }
 
-// Each slot's alpha waits in the result that takes its place.
-void RunPart(const CompositeForward& call, int64_t part) {
-  const Rays rays = RaysOf(call.c, part);
-  const Slots slots = SlotsOf(call.c, rays);
-  const Absorption all = {slots, call.weight + slots.begin};
-  AbsorbAll(call.c, all);
-  RunAll(call, rays, all);
+void RunPart(const CompositeForward& call, int64_t index) {
+  const Part part(call.c, index);
+  const Scratch alpha(part);
+  AbsorbAll(call.c, part, alpha);
+  RunAll(call, part, alpha);
 }
 
-// There is no such result here; the slots of a part fit into a core's cache.
-void RunPart(const CompositeBackward& call, int64_t part) {
-  const Rays rays = RaysOf(call.c, part);
-  const Slots slots = SlotsOf(call.c, rays);
-  const std::unique_ptr<float[]> alpha(new float[slots.end - slots.begin]);
-  const Absorption all = {slots, alpha.get()};
-  AbsorbAll(call.c, all);
-  RunAll(call, rays, all);
+void RunPart(const CompositeBackward& call, int64_t index) {
+  const Part part(call.c, index);
+  const Scratch alpha(part), passed(part);
+  AbsorbAll(call.c, part, alpha);
+  RunAll(call, part, alpha, passed);
 }
 
 }  // namespace dreamjax

@@ -84,7 +84,8 @@ std::vector<ScatterRun> RunsOf(const HashScatter& call) {
       int64_t begin = 0;
       do {
         const int64_t end = std::min(begin + size, call.num_points);
-        runs.push_back({term, batch, begin, end, is_first && begin == 0, levels});
+        const bool is_run_first = is_first && begin == 0;
+        runs.push_back({term, batch, begin, end, is_run_first, levels});
         begin = end;
       } while (begin < call.num_points);
     }

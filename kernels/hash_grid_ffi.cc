@@ -88,21 +88,27 @@ ffi::Error Second(Exec& exec, const GridAttributes& a, const F32& table,
 }
 
 template <class Exec>
-ffi::Error HashSecondTable(Exec exec, GridAttributes a, F32 table, F32 position,
-                           F32 cotangent, F32 direction, F32Out result) {
-  return Second<HashScatter>(exec, a, table, position, cotangent, direction, result);
+ffi::Error HashSecondTable(Exec exec, GridAttributes a, F32 table,
+                           F32 position, F32 cotangent,
+                           F32 direction, F32Out result) {
+  return Second<HashScatter>(exec, a, table, position, cotangent, direction,
+                             result);
 }
 
 template <class Exec>
-ffi::Error HashSecondPosition(Exec exec, GridAttributes a, F32 table, F32 position,
-                           F32 cotangent, F32 direction, F32Out result) {
-  return Second<HashSlope>(exec, a, table, position, cotangent, direction, result);
+ffi::Error HashSecondPosition(Exec exec, GridAttributes a, F32 table,
+                              F32 position, F32 cotangent,
+                              F32 direction, F32Out result) {
+  return Second<HashSlope>(exec, a, table, position, cotangent, direction,
+                             result);
 }
 
 template <class Exec>
-ffi::Error HashSecondCotangent(Exec exec, GridAttributes a, F32 table, F32 position,
-                           F32 cotangent, F32 direction, F32Out result) {
-  return Second<HashGather>(exec, a, table, position, cotangent, direction, result);
+ffi::Error HashSecondCotangent(Exec exec, GridAttributes a, F32 table,
+                               F32 position, F32 cotangent,
+                               F32 direction, F32Out result) {
+  return Second<HashGather>(exec, a, table, position, cotangent, direction,
+                             result);
 }
 
 }  // namespace
