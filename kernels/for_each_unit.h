@@ -63,8 +63,9 @@ DJ_SHUFFLES(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b),
             _mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee),
             _mm256_permute_ps(a, 0x55 * i))
 DJ_VECTOR Vector Join(const float* from, const int32_t* at, int64_t stride) {
-  const __m256 low = _mm256_castps128_ps256(_mm_loadu_ps(from + at[0] * stride));
-  return _mm256_insertf128_ps(low, _mm_loadu_ps(from + at[4] * stride), 1);
+  const __m256 first =
+      _mm256_castps128_ps256(_mm_loadu_ps(from + at[0] * stride));
+  return _mm256_insertf128_ps(first, _mm_loadu_ps(from + at[4] * stride), 1);
 }
 template <int g>
 DJ_VECTOR Four Part(const Vector& a) {
@@ -90,9 +91,12 @@ DJ_SHUFFLES(_mm512_maskz_unpacklo_ps(-1, a, b),
             _mm512_maskz_permute_ps(-1, a, 0x55 * i))
 DJ_VECTOR Vector Join(const float* from, const int32_t* at, int64_t stride) {
   __m512 all = _mm512_castps128_ps512(_mm_loadu_ps(from + at[0] * stride));
-  all = _mm512_maskz_insertf32x4(-1, all, _mm_loadu_ps(from + at[4] * stride), 1);
-  all = _mm512_maskz_insertf32x4(-1, all, _mm_loadu_ps(from + at[8] * stride), 2);
-  return _mm512_maskz_insertf32x4(-1, all, _mm_loadu_ps(from + at[12] * stride), 3);
+  all = _mm512_maskz_insertf32x4(
+      -1, all, _mm_loadu_ps(from + at[4] * stride), 1);
+  all = _mm512_maskz_insertf32x4(
+      -1, all, _mm_loadu_ps(from + at[8] * stride), 2);
+  return _mm512_maskz_insertf32x4(
+      -1, all, _mm_loadu_ps(from + at[12] * stride), 3);
 }
 template <int g>
 DJ_VECTOR Four Part(const Vector& a) {

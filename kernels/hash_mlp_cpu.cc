@@ -21,7 +21,9 @@ namespace {
 // Points of a part of what has no sum over them.
 constexpr int64_t kPart = 16 * kPoints;
 
-int64_t RoundUp(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
+int64_t RoundUp(int64_t x, int64_t unit) {
+  return (x + unit - 1) / unit * unit;
+}
 
 // Zeros for the points [begin, end) of a batch that begins at `first`.
 void Clear(float* rows, int64_t width, int64_t first, int64_t begin,

@@ -130,7 +130,8 @@ DJ_HD int64_t NumUsed(const March& m, int64_t batch) {
   return m.offset[batch * (m.num_rays + 1) + m.num_rays];
 }
 
-// Pass 4, after the rays have filled theirs: clears slot i of all batches, for those that no ray owns.
+// Pass 4, after the rays have filled theirs: clears slot i of all batches, for
+// those that no ray owns.
 struct ClearSlot {
   March m;
   DJ_HD void operator()(int64_t i) const {

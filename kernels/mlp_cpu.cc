@@ -32,7 +32,9 @@ void RunPoints(const Call& call, int64_t batch, int64_t begin, int64_t end,
 // Points of a part of what has no sum over them.
 constexpr int64_t kPart = 16 * kPoints;
 
-int64_t RoundUp(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
+int64_t RoundUp(int64_t x, int64_t unit) {
+  return (x + unit - 1) / unit * unit;
+}
 
 // What has no sum over the points.
 template <class Call>

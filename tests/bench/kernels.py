@@ -43,6 +43,9 @@ from dreamjax.ops import mlp
 
 _LOG2_POINTS = flags.DEFINE_integer("log2_points", 17, "log2 of N.")
 
+# Levels, features, log2 of entries, cells of the coarsest and of the finest.
+_SMALL = (5, 4, 18, 8, 64)
+_LARGE = (16, 2, 19, 16, 2048)
 _SAMPLES_PER_RAY = 32
 _CANDIDATES = 128
 _VIEWS = 4
@@ -94,13 +97,38 @@ def dense_composite(density, value, width, offset):
   )
 
 
-def _hash_cases(size, layout, num_points):
-  """{name: (arrays, {who: function})} of the hash encoding in one layout."""
+def _random_points(rng, num_points):
+  """f32[N, 3], random in the unit cube: the hardest order for a cache."""
+  return jnp.asarray(rng.uniform(size=(num_points, 3)), jnp.float32)
+
+
+def _points_of_rays(rng, num_points):
+  """f32[N, 3], S in a row on each ray of an image, row by row: as views ask."""
+  num_rays = num_points // _SAMPLES_PER_RAY
+  side = np.sqrt(num_rays)
+  ray = np.arange(num_rays)[:, None]
+  depth = np.arange(_SAMPLES_PER_RAY) + rng.uniform(size=(num_rays, 1))
+  depth = depth / _SAMPLES_PER_RAY
+  spread = (2 + depth) / 3  # The eye is two widths before the cube.
+  column, row = ray % side / side, ray // side / side
+  points = [0.5 + (x - 0.5) * spread for x in (column, row)] + [depth]
+  return jnp.asarray(np.stack(points, -1).reshape(-1, 3), jnp.float32)
+
+
+def _hash_cases(size, layout, points, num_points):
+  """{name: (arrays, {who: function})} of the hash encoding in one layout.
+
+  Args:
+    size: name of the layout.
+    layout: arguments of hash_grid.make_grid.
+    points: function of (rng, N), the positions.
+    num_points: N.
+  """
   grid = hash_grid.make_grid(*layout)
   rng = np.random.default_rng(0)
   normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
   table = normal(grid.num_entries, grid.features)
-  position = jnp.asarray(rng.uniform(size=(num_points, 3)), jnp.float32)
+  position = points(rng, num_points)
   cotangent = normal(num_points, grid.num_features)
   direction = normal(num_points, 3)
 
@@ -131,10 +159,10 @@ def _hash_cases(size, layout, num_points):
 
   first = (table, position, cotangent)
   return {
-      f"{size} grid, features": ((table, position), all_of(forward)),
-      f"{size} grid, gradient of table": (first, all_of(gradient, 0)),
-      f"{size} grid, gradient of position": (first, all_of(gradient, 1)),
-      f"{size} grid, gradients of slope": ((*first, direction), all_of(second)),
+      f"{size}, features": ((table, position), all_of(forward)),
+      f"{size}, gradient of table": (first, all_of(gradient, 0)),
+      f"{size}, gradient of position": (first, all_of(gradient, 1)),
+      f"{size}, gradients of slope": ((*first, direction), all_of(second)),
   }
 
 
@@ -211,7 +239,7 @@ def _field_cases(size, layout, num_points):
     }
 
   arrays = table, weights, position
-  name = f"{size} grid and mlp {'-'.join(map(str, sizes))}"
+  name = f"{size} and mlp {'-'.join(map(str, sizes))}"
   return {
       f"{name}, output and slope": (arrays, all_of(output)),
       f"{name}, with gradients": ((*arrays, cotangents), all_of(gradient)),
@@ -336,11 +364,27 @@ def main(argv):
   num_points = 2**_LOG2_POINTS.value
   points = {"points": num_points}
   makers = (
-      (functools.partial(_hash_cases, "small", (5, 4, 18, 8, 64)), points),
-      (functools.partial(_hash_cases, "large", (16, 2, 19, 16, 2048)), points),
+      (
+          functools.partial(
+              _hash_cases, "small grid", _SMALL, _random_points
+          ),
+          points,
+      ),
+      (
+          functools.partial(
+              _hash_cases, "large grid", _LARGE, _random_points
+          ),
+          points,
+      ),
+      (
+          functools.partial(
+              _hash_cases, "large grid along rays", _LARGE, _points_of_rays
+          ),
+          points,
+      ),
       (functools.partial(_mlp_cases, (20, 32, 4)), points),
       (functools.partial(_mlp_cases, (32, 64, 64, 4)), points),
-      (functools.partial(_field_cases, "small", (5, 4, 18, 8, 64)), points),
+      (functools.partial(_field_cases, "small grid", _SMALL), points),
       (_march_cases, points),
       (_composite_cases, points),
       (_render_cases, {"views": _VIEWS}),
