@@ -317,7 +317,7 @@ void RunPoints(const HashMlpPull& h, int64_t batch, int64_t begin, int64_t end,
                float* partial) {
   const float* weight = h.mlp.weight + batch * NumWeights(h.mlp);
   const auto scratch = std::make_unique<HashScratch>(h);
-  Sums sums(h.mlp);
+  Sums sums(NumWeights(h.mlp));
   for (int64_t i = begin; i < end; i += kPoints) {
     const int count = static_cast<int>(std::min<int64_t>(kPoints, end - i));
     RunBlock(h, batch, weight, {batch * h.mlp.num_points + i, count},

@@ -178,10 +178,10 @@ struct Rows {
   int count;
 };
 
-// Sums of all weights' gradients, over the points but not the lanes.
+// Sums of some weights' gradients, over the points but not the lanes.
 struct Sums {
-  explicit Sums(const Mlp& m)
-      : count(NumWeights(m)),
+  explicit Sums(int64_t count)
+      : count(count),
         // Lines, because vectors of Vector do not keep its alignment.
         lines((count * sizeof(Vector) + sizeof(Line) - 1) / sizeof(Line),
               Line{}),

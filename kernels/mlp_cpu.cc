@@ -63,16 +63,6 @@ int64_t NumPlainParts(const Mlp& m) {
 
 }  // namespace
 
-VectorUnit BestVectorUnit() {
-#ifdef DJ_HAS_X86_VECTORS
-  if (__builtin_cpu_supports("fma") && __builtin_cpu_supports("avx2")) {
-    return __builtin_cpu_supports("avx512f") ? VectorUnit::kAvx512
-                                             : VectorUnit::kAvx2;
-  }
-#endif
-  return VectorUnit::kPlain;
-}
-
 int64_t NumParts(const MlpValue& call) { return NumPlainParts(call); }
 int64_t NumParts(const MlpInputGradient& call) { return NumPlainParts(call); }
 int64_t NumParts(const MlpGradient& call) {

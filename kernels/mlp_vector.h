@@ -71,7 +71,7 @@ void RunPoints(const Call& call, int64_t batch, int64_t begin, int64_t end,
                float* partial) {
   const float* weight = call.weight + batch * NumWeights(call);
   Scratch scratch(call);
-  Sums sums(call);
+  Sums sums(partial == nullptr ? 0 : NumWeights(call));
   for (int64_t i = begin; i < end; i += kPoints) {
     const int count = static_cast<int>(std::min<int64_t>(kPoints, end - i));
     RunBlock(call, weight, {batch * call.num_points + i, count}, scratch,
