@@ -126,6 +126,32 @@ void TheResultIsAlwaysTheSame(int features, int64_t num_points) {
   }
 }
 
+// More points than are laid level by level at once give the sum of what their
+// halves give.
+void ManyPointsAreAddedInRuns() {
+  const HashGrid grid = TwoLevels(false);
+  const int64_t num_points = (int64_t{1} << 20) + 5000;
+  const std::vector<float> position = Uniform(3 * num_points, 0.0f, 1.0f);
+  const std::vector<float> cotangent = Uniform(4 * num_points, -1.0f, 1.0f);
+  const auto add = [&](int64_t begin, int64_t end) {
+    std::vector<float> result(2 * grid.num_entries, std::nanf(""));
+    HashScatter call;
+    static_cast<HashGridCall&>(call) = {
+        grid, 1, end - begin, nullptr, position.data() + 3 * begin,
+        cotangent.data() + 4 * begin, nullptr, result.data()};
+    EXPECT((RunsOf(call).size() > 1) == (end - begin == num_points));
+    ThreadPool pool(2);
+    Run(pool, call);
+    return result;
+  };
+  const std::vector<float> all = add(0, num_points);
+  const std::vector<float> first = add(0, num_points / 2);
+  const std::vector<float> second = add(num_points / 2, num_points);
+  for (size_t i = 0; i < all.size(); ++i) {
+    EXPECT(std::fabs(all[i] - first[i] - second[i]) < 1e-2f);
+  }
+}
+
 }  // namespace
 }  // namespace dreamjax
 
@@ -135,6 +161,7 @@ int main() {
   NoPointLeavesTheTable<false>(kHashed);
   WeightsSumToOneAndTheirDerivativesToZero();
   SlopeAndWeightAlongAgree();
+  ManyPointsAreAddedInRuns();
   for (const int features : {1, 2, 4, 8}) {
     for (const int64_t num_points : {0, 1, 257, 8500}) {
       TheResultIsAlwaysTheSame<HashGather>(features, num_points);
