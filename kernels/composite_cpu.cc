@@ -134,10 +134,15 @@ DJ_HD void RunRays(const Call& call, const Part& part,
 template <class Call, class... Arrays>
 DJ_HD void RunAnyRays(const Call& call, const Part& part,
                       const Arrays&... arrays) {
-  if (call.c.num_channels == 3) {
-    return RunRays<ThreeChannels>(call, part, arrays...);
+  // What rendering sums: depth and its square; colours, or normals.
+  switch (call.c.num_channels) {
+    case 2:
+      return RunRays<AnyChannels<2>>(call, part, arrays...);
+    case 3:
+      return RunRays<ThreeChannels>(call, part, arrays...);
+    default:
+      return RunRays<AnyChannels<0>>(call, part, arrays...);
   }
-  RunRays<AnyChannels>(call, part, arrays...);
 }
 
 DJ_CLONES void RunAll(const CompositeForward& call, const Part& part,

@@ -174,26 +174,29 @@ class ThreeChannels {
   Four sum_[3] = {};
 };
 
-// Any number of channels.
+// Any number of channels, or kChannels, whose sums stay in registers.
+template <int kChannels>
 class AnyChannels {
  public:
   DJ_HD AnyChannels(int64_t channels, float* result)
-      : channels_(channels), result_(result) {
+      : channels_(kChannels > 0 ? kChannels : channels), result_(result) {
+    if (kChannels > 0) return;
     for (int64_t k = 0; k < channels; ++k) result[k] = 0.0f;
   }
   DJ_HD void Add(const Four& weight, const float* value, int64_t count) {
+    float* sum = kChannels > 0 ? near_ : result_;
     for (int i = 0; i < count; ++i, value += channels_) {
-      for (int64_t k = 0; k < channels_; ++k) {
-        result_[k] += weight[i] * value[k];
-      }
+      for (int64_t k = 0; k < channels_; ++k) sum[k] += weight[i] * value[k];
     }
   }
-  DJ_HD void Finish() const {}
+  DJ_HD void Finish() const {
+    for (int k = 0; k < kChannels; ++k) result_[k] = near_[k];
+  }
 
   class Gradients {
    public:
     DJ_HD Gradients(int64_t channels, const float* g)
-        : channels_(channels), g_(g) {}
+        : channels_(kChannels > 0 ? kChannels : channels), g_(g) {}
     DJ_HD Four Score(const float* value, int64_t count) const {
       Four score = {};
       for (int i = 0; i < count; ++i, value += channels_) {
@@ -215,6 +218,7 @@ class AnyChannels {
  private:
   const int64_t channels_;
   float* result_;
+  float near_[kChannels > 0 ? kChannels : 1] = {};
 };
 
 }  // namespace
