@@ -109,7 +109,8 @@ struct BackwardRay {
         const float alpha = Absorbed(density * width);
         after = before * (1.0f - alpha);
         weight = before * alpha;
-        score = OwnScore(b, i, s);
+        score = b.g_opacity[i];
+        if (b.g_weight != nullptr) score += b.g_weight[s];
         const float* value = c.value + s * c.num_channels;
         float* g = b.g_value + s * c.num_channels;
         for (int64_t k = 0; k < c.num_channels; ++k) {

@@ -99,12 +99,6 @@ struct CompositeBackward {
   float* g_width;            // [B, M], or null where nobody asks
 };
 
-// dL/dweight_i as far as it comes through the weights and the opacity of a ray.
-DJ_HD float OwnScore(const CompositeBackward& b, int64_t ray, int64_t slot) {
-  return b.g_weight == nullptr ? b.g_opacity[ray]
-                               : b.g_weight[slot] + b.g_opacity[ray];
-}
-
 // As ClearWeight.
 struct ClearGradients {
   CompositeBackward backward;
